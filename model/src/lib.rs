@@ -1,0 +1,25 @@
+//! What a gauze proxy must know, and every decision it makes, as plain data and pure functions.
+//!
+//! Nothing here opens a socket, reads a clock, draws a number or spawns: time, draws and bytes are
+//! arguments. The data path, `gauze explain` and the control plane all call these same functions.
+//!
+//! The modules, in reading order:
+
+pub mod cluster; // a backend: its endpoints, limits and expectations
+pub mod codes; // the register of problem codes
+pub mod identity; // SPIFFE ids
+pub mod listener; // where a connection goes: inbound and outbound
+pub mod name; // what a resource is called on the wire
+pub mod origin; // the user's object and field behind it
+pub mod route; // which rule carries a request
+pub mod snapshot; // all configuration that one proxy holds
+pub mod why; // the same code decides and explains
+
+pub use cluster::{Cluster, Endpoint, EndpointSet};
+pub use codes::Code;
+pub use identity::SpiffeId;
+pub use listener::{Inbound, Listener, Outbound};
+pub use name::{Kind, Name};
+pub use origin::Origin;
+pub use route::{RouteRule, RouteTable};
+pub use snapshot::Snapshot;

@@ -1,0 +1,115 @@
+//! Where a connection goes: what a pod accepts, and where a dialled address leads.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::identity::SpiffeId;
+use crate::name::Name;
+use crate::origin::Origin;
+
+/// A listener resource (`inbound/…` or `outbound/…`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Listener {
+    Inbound(Inbound),
+    Outbound(Outbound),
+}
+
+/// How one pod accepts connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inbound {
+    /// The Pod.
+    pub origin: Origin,
+    /// Who this pod is; its certificate says the same.
+    pub identity: SpiffeId,
+    /// The pod's own addresses: the only ones that inbound accepts for.
+    pub addresses: Vec<IpAddr>,
+    /// Who may come in without mesh TLS, unless `ports` says otherwise.
+    pub mtls: Mtls,
+    /// Ports of the pod that are declared, or that differ from the default.
+    pub ports: BTreeMap<u16, InboundPort>,
+    /// Addresses inside these networks are asked for; all others are outside the mesh and pass at once.
+    pub mesh_networks: Vec<IpNet>,
+}
+
+/// What is known of one port of a pod (the Service's `targetPort`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboundPort {
+    pub protocol: PortProtocol,
+    pub mtls: Mtls,
+}
+
+/// Whether a connection must be mesh TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mtls {
+    /// Mesh TLS and plaintext are both let in.
+    #[default]
+    Permissive,
+    /// Only mesh TLS is let in.
+    Strict,
+}
+
+/// What a port is declared to speak (`appProtocol`, the port's name, or the list of opaque ports).
+/// A declared port never waits for first bytes to find out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortProtocol {
+    /// Nothing is declared: look at the first bytes.
+    #[default]
+    Detect,
+    /// HTTP/1.1 or HTTP/2, told apart by the first bytes; never opaque.
+    Http,
+    /// HTTP/2 (`kubernetes.io/h2c`).
+    Http2,
+    /// gRPC: HTTP/2 whose refusals carry a gRPC status.
+    Grpc,
+    /// The app's own TLS, passed through.
+    Tls,
+    /// Opaque TCP.
+    Opaque,
+}
+
+impl PortProtocol {
+    /// Whether requests on this port can be routed as HTTP.
+    pub fn is_http(self) -> bool {
+        matches!(self, PortProtocol::Http | PortProtocol::Http2 | PortProtocol::Grpc)
+    }
+
+    /// Whether bytes on this port are carried as they are, without a look at them.
+    pub fn is_opaque(self) -> bool {
+        matches!(self, PortProtocol::Tls | PortProtocol::Opaque)
+    }
+}
+
+/// Where a dialled address leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outbound {
+    /// The Service port or Pod behind the address.
+    pub origin: Origin,
+    pub protocol: PortProtocol,
+    /// Where its HTTP requests go.
+    pub http: HttpTarget,
+    /// Where its opaque connections go.
+    pub tcp: Vec<WeightedCluster>,
+}
+
+/// Where requests of a dialled address go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpTarget {
+    /// A Service: through its route table.
+    Routes(Name),
+    /// A pod address: straight to it, never through a Service's routes or splits.
+    Cluster(Name),
+}
+
+/// One share of opaque connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightedCluster {
+    pub cluster: Name,
+    pub weight: u32,
+}

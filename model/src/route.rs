@@ -1,0 +1,183 @@
+//! Which rule carries a request. A table is in Envoy's form (virtual hosts of ordered rules), so that
+//! what `gauze explain` shows is what crosses the wire; [`precedence`](RouteMatch) orders Gateway API rules into it.
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use regex::Regex;
+
+use crate::name::Name;
+use crate::origin::Origin;
+
+/// All rules of one Service port (Envoy `RouteConfiguration`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTable {
+    /// The Service port.
+    pub origin: Origin,
+    /// Most specific host first; a request sees the rules of the one best host.
+    pub hosts: Vec<VirtualHost>,
+}
+
+/// The rules for some hosts, in order of precedence: the first that matches carries the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualHost {
+    pub domains: Vec<HostPattern>,
+    pub rules: Vec<RouteRule>,
+}
+
+/// Which hosts a rule is for (Gateway API `Hostname`, Envoy `VirtualHost.domains`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// This host, in lower case, without a port.
+    Exact(String),
+    /// `*.` and this suffix: any host with one or more labels before it.
+    Wildcard(String),
+    Any,
+}
+
+/// One rule: what it matches and what is done then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRule {
+    /// The user's rule; `spec.rules[i]` or `spec.backends`.
+    pub origin: Origin,
+    pub matches: RouteMatch,
+    pub filters: Filters,
+    pub action: Action,
+}
+
+/// A conjunction (Gateway API `HTTPRouteMatch`, `GRPCRouteMatch`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteMatch {
+    pub path: PathMatch,
+    pub method: Option<Method>,
+    pub headers: Vec<HeaderMatch>,
+    pub query: Vec<QueryMatch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    Exact(String),
+    /// By path element: `/abc` matches `/abc` and `/abc/d`, not `/abcd`. No trailing slash, except `/` itself.
+    Prefix(String),
+    /// The whole path, anchored at both ends.
+    Regex(Pattern),
+}
+
+impl Default for PathMatch {
+    fn default() -> PathMatch {
+        PathMatch::Prefix("/".to_owned())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderMatch {
+    pub name: HeaderName,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryMatch {
+    /// Compared as it stands, case-sensitive; the first of several counts.
+    pub name: String,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    Exact(String),
+    Regex(Pattern),
+}
+
+/// A regular expression, compiled once, with a limit on its size; compared by its text.
+#[derive(Clone, Debug)]
+pub struct Pattern(Regex);
+
+/// What is changed on the way (Gateway API filters).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters {
+    pub request_headers: HeaderChange,
+    pub response_headers: HeaderChange,
+    pub rewrite: Rewrite,
+}
+
+/// Gateway API `HTTPHeaderFilter`: set, then add, then remove.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderChange {
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    pub add: Vec<(HeaderName, HeaderValue)>,
+    pub remove: Vec<HeaderName>,
+}
+
+/// Gateway API `HTTPURLRewriteFilter`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    pub host: Option<String>,
+    pub path: Option<PathChange>,
+}
+
+/// Gateway API `HTTPPathModifier`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathChange {
+    ReplaceFull(String),
+    /// Replaces the prefix that matched, element-wise.
+    ReplacePrefix(String),
+}
+
+/// What a rule does with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Forward(Vec<Backend>),
+    Redirect(Redirect),
+    /// Answered here: a rule without a usable backend (GAMMA: 500).
+    Respond(StatusCode),
+}
+
+/// One share of a split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    pub cluster: Name,
+    pub weight: u32,
+    pub request_headers: HeaderChange,
+    pub response_headers: HeaderChange,
+}
+
+/// Gateway API `HTTPRequestRedirectFilter`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    pub scheme: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub path: Option<PathChange>,
+    pub status: StatusCode,
+}
+
+/// Largest compiled size of a pattern, in bytes: what hostile configuration may cost.
+const PATTERN_SIZE_MAX: usize = 64 * 1024;
+
+impl Pattern {
+    /// Compiles `text`, anchored at both ends.
+    ///
+    /// # Errors
+    /// The text is no regular expression, or compiles to more than 64 KiB.
+    pub fn new(text: &str) -> Result<Pattern, regex::Error> {
+        // Compiled alone first: `a)(b` must not become valid by what is put around it.
+        regex::RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).build()?;
+        regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(PATTERN_SIZE_MAX).build().map(Pattern)
+    }
+
+    pub fn is_match(&self, value: &str) -> bool {
+        self.0.is_match(value)
+    }
+
+    /// The text that it was made from.
+    pub fn text(&self) -> &str {
+        let whole = self.0.as_str();
+        &whole["^(?:".len()..whole.len() - ")$".len()]
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
