@@ -1,0 +1,154 @@
+//! What the operator sets, once, by flag or environment. What users set is in their objects.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::logging;
+
+/// The gauze control plane: reads Kubernetes objects from a directory of YAML, issues certificates,
+/// and pushes routing configuration to the proxies over incremental xDS.
+///
+/// The first line on stdout says where it listens; logs go to stderr. It keeps its root key, tokens
+/// and socket in DIR/.gauze, which only its user may read.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "gauze-control-plane", version, max_term_width = 110)]
+pub struct Settings {
+    /// Read all objects from the *.yaml files of DIR, and follow their changes
+    #[arg(long, value_name = "DIR", env = "GAUZE_DIRECTORY")]
+    pub directory: PathBuf,
+
+    /// Serve configuration (ADS) and certificates here, over TLS
+    #[arg(long, value_name = "IP:PORT", env = "GAUZE_LISTEN", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+
+    /// Serve /metrics, /live and /ready here, in plaintext
+    #[arg(long, value_name = "IP:PORT", env = "GAUZE_METRICS_LISTEN", default_value = "127.0.0.1:0")]
+    pub metrics_listen: SocketAddr,
+
+    /// Serve the operator (`gauze get`, `gauze proxy`) on this Unix socket [default: DIR/.gauze/control-plane.sock]
+    #[arg(long, value_name = "PATH", env = "GAUZE_ADMIN_SOCKET")]
+    pub admin_socket: Option<PathBuf>,
+
+    /// The trust domain of every identity: spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT
+    #[arg(long, value_name = "NAME", env = "GAUZE_TRUST_DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
+    pub trust_domain: String,
+
+    /// The namespace of the control plane's own identity
+    #[arg(long, value_name = "NAMESPACE", env = "GAUZE_SYSTEM_NAMESPACE", default_value = "gauze-system", value_parser = namespace)]
+    pub system_namespace: String,
+
+    /// How long a leaf certificate lives; proxies renew at half of it (5s to 90d)
+    #[arg(long, value_name = "DURATION", env = "GAUZE_CERTIFICATE_LIFE", default_value = "24h", value_parser = certificate_life)]
+    pub certificate_life: Duration,
+
+    /// What is logged: error, warn, info, debug, trace, or target=level,…
+    #[arg(long, value_name = "LEVEL", env = "GAUZE_LOG_LEVEL", default_value = "info", value_parser = logging::level)]
+    pub log_level: String,
+}
+
+impl Settings {
+    /// Where root key, tokens and socket lie.
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.join(".gauze")
+    }
+
+    /// Where the operator's socket lies.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.admin_socket.clone().unwrap_or_else(|| self.state_directory().join("control-plane.sock"))
+    }
+}
+
+const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(5);
+const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
+
+fn certificate_life(text: &str) -> Result<Duration, String> {
+    let life = duration(text)?;
+    if (CERTIFICATE_LIFE_MIN..=CERTIFICATE_LIFE_MAX).contains(&life) {
+        return Ok(life);
+    }
+    Err("a certificate lives from 5s to 90d".to_owned())
+}
+
+/// A whole number with a unit: `500ms`, `10s`, `5m`, `24h`, `30d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let refused = || format!("`{text}` is no duration; write for example 500ms, 10s, 5m, 24h or 30d");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(refused)?;
+    let (number, unit) = text.split_at(digits);
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(refused()),
+    };
+    let number: u64 = number.parse().map_err(|_| refused())?;
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(refused)
+}
+
+fn trust_domain(text: &str) -> Result<String, String> {
+    let id = format!("spiffe://{text}/ns/a/sa/b").parse::<gauze_model::SpiffeId>();
+    id.map(|id| id.trust_domain)
+        .map_err(|_| "a trust domain is made of lower case letters, digits, `.`, `-` and `_`".to_owned())
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let label = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if label { Ok(text.to_owned()) } else { Err("not the name of a namespace".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Settings, String> {
+        let all = ["gauze-control-plane", "--directory", "mesh"].iter().chain(arguments);
+        Settings::try_parse_from(all).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_directory_is_enough() {
+        let settings = parse(&[]).unwrap();
+        assert_eq!(settings.admin_socket(), PathBuf::from("mesh/.gauze/control-plane.sock"));
+        assert_eq!(settings.certificate_life, Duration::from_secs(24 * 3600));
+    }
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        for (text, expected) in [
+            ("10s", Some(10_000)),
+            ("500ms", Some(500)),
+            ("24h", Some(86_400_000)),
+            ("2d", Some(172_800_000)),
+            ("10", None),
+            ("s", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("99999999999999999999s", None),
+            ("99999999999999999d", None),
+        ] {
+            assert_eq!(duration(text).ok(), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_work_is_refused_with_the_flag_named() {
+        for (flag, value) in [
+            ("--certificate-life", "1s"),
+            ("--certificate-life", "100d"),
+            ("--trust-domain", "Cluster.Local"),
+            ("--system-namespace", "gauze/system"),
+            ("--listen", "15010"),
+            ("--log-level", "info=loud"),
+        ] {
+            let refused = parse(&[flag, value]).expect_err(value);
+            assert!(refused.contains(flag), "{refused}");
+        }
+    }
+}
