@@ -8,19 +8,22 @@ use crate::name::Name;
 use crate::origin::Origin;
 
 /// All rules of one Service port (Envoy `RouteConfiguration`).
+///
+/// `C` is what a backend refers to: a cluster's name on the wire, the live cluster itself in the proxy,
+/// which so looks nothing up by name for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteTable {
+pub struct RouteTable<C = Name> {
     /// The Service port.
     pub origin: Origin,
     /// Most specific host first; a request sees the rules of the one best host.
-    pub hosts: Vec<VirtualHost>,
+    pub hosts: Vec<VirtualHost<C>>,
 }
 
 /// The rules for some hosts, in order of precedence: the first that matches carries the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VirtualHost {
+pub struct VirtualHost<C = Name> {
     pub domains: Vec<HostPattern>,
-    pub rules: Vec<RouteRule>,
+    pub rules: Vec<RouteRule<C>>,
 }
 
 /// Which hosts a rule is for (Gateway API `Hostname`, Envoy `VirtualHost.domains`).
@@ -35,12 +38,12 @@ pub enum HostPattern {
 
 /// One rule: what it matches and what is done then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteRule {
+pub struct RouteRule<C = Name> {
     /// The user's rule; `spec.rules[i]` or `spec.backends`.
     pub origin: Origin,
     pub matches: RouteMatch,
     pub filters: Filters,
-    pub action: Action,
+    pub action: Action<C>,
 }
 
 /// A conjunction (Gateway API `HTTPRouteMatch`, `GRPCRouteMatch`).
@@ -123,8 +126,8 @@ pub enum PathChange {
 
 /// What a rule does with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    Forward(Vec<Backend>),
+pub enum Action<C = Name> {
+    Forward(Vec<Backend<C>>),
     Redirect(Redirect),
     /// Answered here: a rule without a usable backend (GAMMA: 500).
     Respond(StatusCode),
@@ -132,8 +135,8 @@ pub enum Action {
 
 /// One share of a split.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    pub cluster: Name,
+pub struct Backend<C = Name> {
+    pub cluster: C,
     pub weight: u32,
     pub request_headers: HeaderChange,
     pub response_headers: HeaderChange,
@@ -147,6 +150,47 @@ pub struct Redirect {
     pub port: Option<u16>,
     pub path: Option<PathChange>,
     pub status: StatusCode,
+}
+
+impl RouteTable {
+    /// The same table with what each backend's name stands for.
+    pub fn resolve<C>(&self, mut cluster: impl FnMut(&Name) -> C) -> RouteTable<C> {
+        let hosts = self.hosts.iter();
+        let hosts = hosts.map(|host| VirtualHost {
+            domains: host.domains.clone(),
+            rules: host.rules.iter().map(|rule| rule.resolve(&mut cluster)).collect(),
+        });
+        RouteTable { origin: self.origin.clone(), hosts: hosts.collect() }
+    }
+}
+
+impl RouteRule {
+    fn resolve<C>(&self, cluster: &mut impl FnMut(&Name) -> C) -> RouteRule<C> {
+        let action = match &self.action {
+            Action::Forward(backends) => {
+                Action::Forward(backends.iter().map(|backend| backend.resolve(cluster)).collect())
+            }
+            Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
+            Action::Respond(status) => Action::Respond(*status),
+        };
+        RouteRule {
+            origin: self.origin.clone(),
+            matches: self.matches.clone(),
+            filters: self.filters.clone(),
+            action,
+        }
+    }
+}
+
+impl Backend {
+    fn resolve<C>(&self, cluster: &mut impl FnMut(&Name) -> C) -> Backend<C> {
+        Backend {
+            cluster: cluster(&self.cluster),
+            weight: self.weight,
+            request_headers: self.request_headers.clone(),
+            response_headers: self.response_headers.clone(),
+        }
+    }
 }
 
 /// Largest compiled size of a pattern, in bytes: what hostile configuration may cost.
