@@ -1,0 +1,354 @@
+//! What the data path reads: a snapshot with every name followed to what it stands for, and with the
+//! live state attached. Built whole on the control thread, read without a lock, replaced by one pointer swap.
+//!
+//! Live state (what is open, in flight, measured) is no configuration: it is keyed by what an endpoint
+//! *is* and carried over from view to view, so that pushing equal or reordered endpoints changes none of it.
+//! It ends by itself: the register here holds it weakly, views and requests in flight hold it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use gauze_model::cluster::{Cluster, Endpoint, EndpointSet, Transport};
+use gauze_model::listener::{HttpTarget, Inbound, Listener, Outbound, PortProtocol};
+use gauze_model::{Kind, Name, Origin, RouteTable, Snapshot, SpiffeId};
+
+/// All that the data path knows at one moment.
+#[derive(Debug, Default)]
+pub struct View {
+    /// How this pod accepts; `None`: nobody has said yet, so nothing is let in.
+    pub inbound: Option<Arc<Inbound>>,
+    /// Where dialled addresses lead.
+    pub outbound: HashMap<SocketAddr, Arc<OutboundTarget>>,
+}
+
+/// Where one dialled address leads.
+#[derive(Debug)]
+pub struct OutboundTarget {
+    pub address: SocketAddr,
+    pub origin: Origin,
+    pub protocol: PortProtocol,
+    pub http: HttpRoute,
+    /// The shares of opaque connections.
+    pub tcp: Vec<TcpShare>,
+    pub live: Arc<OutboundLive>,
+}
+
+/// Where requests of a dialled address go.
+#[derive(Debug)]
+pub enum HttpRoute {
+    /// A Service: through its rules.
+    Table(RouteTable<Arc<ClusterTarget>>),
+    /// A pod address: straight to it.
+    Cluster(Arc<ClusterTarget>),
+    /// The route table is known not to exist.
+    Absent,
+}
+
+/// One share of opaque connections.
+#[derive(Debug)]
+pub struct TcpShare {
+    pub cluster: Arc<ClusterTarget>,
+    pub weight: u32,
+}
+
+/// A backend with its endpoints.
+#[derive(Debug)]
+pub struct ClusterTarget {
+    pub name: Name,
+    /// `None`: known not to exist.
+    pub cluster: Option<Arc<Cluster>>,
+    pub endpoints: Vec<Arc<EndpointTarget>>,
+    pub live: Arc<ClusterLive>,
+}
+
+/// One endpoint of a cluster.
+#[derive(Debug)]
+pub struct EndpointTarget {
+    pub endpoint: Endpoint,
+    /// How it is dialled, and the key of the pools.
+    pub peer: Arc<Peer>,
+    pub live: Arc<EndpointLive>,
+}
+
+/// An address as it is dialled, shared by all clusters that hold it.
+#[derive(Debug)]
+pub struct Peer {
+    /// Tells peers apart cheaply; never used twice by one process.
+    pub id: u64,
+    pub address: SocketAddr,
+    pub transport: Transport,
+}
+
+/// What is open to a dialled address.
+#[derive(Debug, Default)]
+pub struct OutboundLive {
+    /// Connections of the app; while there are any, the address stays subscribed.
+    pub connections: AtomicU32,
+}
+
+/// What a cluster's limits count, per process.
+#[derive(Debug, Default)]
+pub struct ClusterLive {
+    pub connections: AtomicU32,
+    pub pending: AtomicU32,
+    pub requests: AtomicU32,
+    /// Told whenever a connection ends or becomes idle.
+    pub freed: tokio::sync::Notify,
+}
+
+/// What is in flight to one endpoint, and how fast it answered.
+#[derive(Debug)]
+pub struct EndpointLive {
+    pub in_flight: AtomicU32,
+    /// One cell a worker; each is written by its own worker only.
+    pub latency: Box<[Latency]>,
+}
+
+/// A measured latency; see `model::balance`.
+#[derive(Debug, Default)]
+pub struct Latency {
+    /// The peak-EWMA in nanoseconds, as bits of an `f64`; 0: never measured.
+    pub value: AtomicU64,
+    /// When it was measured, in nanoseconds since the process began.
+    pub at: AtomicU64,
+}
+
+/// What one endpoint is, whatever set or order it arrives in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct EndpointKey {
+    cluster: Name,
+    address: SocketAddr,
+    identity: Option<SpiffeId>,
+    uid: String,
+}
+
+/// Builds views, one after the other, and carries the live state over.
+#[derive(Debug, Default)]
+pub struct Targets {
+    workers: usize,
+    own: OwnAddresses,
+    built: HashMap<Name, BuiltCluster>,
+    outbounds: HashMap<SocketAddr, Weak<OutboundLive>>,
+    clusters: HashMap<Name, Weak<ClusterLive>>,
+    endpoints: HashMap<EndpointKey, Weak<EndpointLive>>,
+    peers: HashMap<(SocketAddr, Transport), Weak<Peer>>,
+    last_peer: u64,
+}
+
+/// What a cluster was built from; equal pointers yield the same target again.
+#[derive(Debug)]
+struct BuiltCluster {
+    cluster: Option<Arc<Cluster>>,
+    endpoints: Option<Arc<EndpointSet>>,
+    target: Arc<ClusterTarget>,
+}
+
+/// The own pod's addresses: its endpoints are dialled in plaintext over `lo`, not through two sidecars.
+#[derive(Clone, Debug, Default)]
+pub struct OwnAddresses {
+    pub addresses: Vec<IpAddr>,
+    /// Where the app listens in mode none, by the pod's address and port.
+    pub mapped: BTreeMap<SocketAddr, SocketAddr>,
+}
+
+impl Targets {
+    pub fn new(workers: usize, own: OwnAddresses) -> Targets {
+        Targets { workers, own, ..Targets::default() }
+    }
+
+    /// The view of a snapshot. What the snapshot refers to and does not hold counts as known not to
+    /// exist: whoever hands snapshots over warms them first.
+    pub fn build(&mut self, snapshot: &Snapshot) -> View {
+        let mut view = View::default();
+        for (name, listener) in &snapshot.listeners {
+            match (name, &**listener) {
+                (_, Listener::Inbound(inbound)) => view.inbound = Some(Arc::new(inbound.clone())),
+                (Name::Outbound { address, .. }, Listener::Outbound(outbound)) => {
+                    let target = self.outbound(*address, outbound, snapshot);
+                    view.outbound.insert(*address, Arc::new(target));
+                }
+                (_, Listener::Outbound(_)) => {}
+            }
+        }
+        self.forget(snapshot);
+        view
+    }
+
+    fn outbound(&mut self, address: SocketAddr, outbound: &Outbound, snapshot: &Snapshot) -> OutboundTarget {
+        let http = match &outbound.http {
+            HttpTarget::Cluster(name) => HttpRoute::Cluster(self.cluster(name, snapshot)),
+            HttpTarget::Routes(name) => match snapshot.routes.get(name) {
+                Some(table) => HttpRoute::Table(table.resolve(|name| self.cluster(name, snapshot))),
+                None => HttpRoute::Absent,
+            },
+        };
+        let tcp = outbound.tcp.iter();
+        let tcp = tcp.map(|share| TcpShare {
+            cluster: self.cluster(&share.cluster, snapshot),
+            weight: share.weight,
+        });
+        let tcp = tcp.collect();
+        let live = carried_over(&mut self.outbounds, address, OutboundLive::default);
+        OutboundTarget {
+            address,
+            origin: outbound.origin.clone(),
+            protocol: outbound.protocol,
+            http,
+            tcp,
+            live,
+        }
+    }
+
+    fn cluster(&mut self, name: &Name, snapshot: &Snapshot) -> Arc<ClusterTarget> {
+        let cluster = snapshot.clusters.get(name);
+        let endpoints = snapshot.endpoints.get(name);
+        if let Some(built) = self.built.get(name)
+            && same(built.cluster.as_ref(), cluster)
+            && same(built.endpoints.as_ref(), endpoints)
+        {
+            return Arc::clone(&built.target);
+        }
+        let set = endpoints.map(|set| set.endpoints.as_slice()).unwrap_or_default();
+        let target = Arc::new(ClusterTarget {
+            name: name.clone(),
+            cluster: cluster.cloned(),
+            endpoints: set.iter().map(|endpoint| Arc::new(self.endpoint(name, endpoint))).collect(),
+            live: carried_over(&mut self.clusters, name.clone(), ClusterLive::default),
+        });
+        let built = BuiltCluster {
+            cluster: cluster.cloned(),
+            endpoints: endpoints.cloned(),
+            target: Arc::clone(&target),
+        };
+        self.built.insert(name.clone(), built);
+        target
+    }
+
+    fn endpoint(&mut self, cluster: &Name, endpoint: &Endpoint) -> EndpointTarget {
+        let key = EndpointKey {
+            cluster: cluster.clone(),
+            address: endpoint.address,
+            identity: match &endpoint.transport {
+                Transport::Mesh(identity) => Some(identity.clone()),
+                Transport::Plain => None,
+            },
+            uid: endpoint.workload.uid.clone(),
+        };
+        let workers = self.workers.max(1);
+        EndpointTarget {
+            endpoint: endpoint.clone(),
+            peer: self.peer(endpoint),
+            live: carried_over(&mut self.endpoints, key, || EndpointLive::new(workers)),
+        }
+    }
+
+    /// How an endpoint is dialled.
+    fn peer(&mut self, endpoint: &Endpoint) -> Arc<Peer> {
+        let (address, transport) = match self.own.app_behind(endpoint.address) {
+            Some(app) => (app, Transport::Plain),
+            None => (endpoint.address, endpoint.transport.clone()),
+        };
+        let last = &mut self.last_peer;
+        carried_over(&mut self.peers, (address, transport.clone()), || {
+            *last += 1;
+            Peer { id: *last, address, transport }
+        })
+    }
+
+    /// Drops what nothing refers to any more.
+    fn forget(&mut self, snapshot: &Snapshot) {
+        self.built.retain(|name, built| {
+            Arc::strong_count(&built.target) > 1
+                || snapshot.clusters.contains_key(name)
+                || snapshot.absent.contains(&(Kind::Cluster, name.clone()))
+        });
+        self.outbounds.retain(|_, live| live.strong_count() > 0);
+        self.clusters.retain(|_, live| live.strong_count() > 0);
+        self.endpoints.retain(|_, live| live.strong_count() > 0);
+        self.peers.retain(|_, peer| peer.strong_count() > 0);
+    }
+}
+
+/// The live state of `key` if anything still holds it, else a new one.
+fn carried_over<K: std::hash::Hash + Eq, V>(
+    register: &mut HashMap<K, Weak<V>>,
+    key: K,
+    new: impl FnOnce() -> V,
+) -> Arc<V> {
+    let slot = register.entry(key).or_default();
+    slot.upgrade().unwrap_or_else(|| {
+        let live = Arc::new(new());
+        *slot = Arc::downgrade(&live);
+        live
+    })
+}
+
+fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+impl OwnAddresses {
+    /// The app's address, if `address` is the own pod's.
+    pub fn app_behind(&self, address: SocketAddr) -> Option<SocketAddr> {
+        if let Some(app) = self.mapped.get(&address) {
+            return Some(*app);
+        }
+        self.addresses.contains(&address.ip()).then_some(address)
+    }
+}
+
+impl EndpointLive {
+    fn new(workers: usize) -> EndpointLive {
+        EndpointLive {
+            in_flight: AtomicU32::new(0),
+            latency: (0..workers).map(|_| Latency::default()).collect(),
+        }
+    }
+}
+
+/// What a cluster limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    Connections,
+    Pending,
+    Requests,
+}
+
+impl ClusterLive {
+    /// Takes one of `limit`; `None`: all are taken.
+    pub fn take(self: &Arc<Self>, what: Limited, limit: u32) -> Option<Permit> {
+        let one_more = |taken: u32| (taken < limit).then_some(taken + 1);
+        self.count(what).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Permit { live: Arc::clone(self), what })
+    }
+
+    pub fn count(&self, what: Limited) -> &AtomicU32 {
+        match what {
+            Limited::Connections => &self.connections,
+            Limited::Pending => &self.pending,
+            Limited::Requests => &self.requests,
+        }
+    }
+}
+
+/// One taken from what a cluster limits; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    live: Arc<ClusterLive>,
+    what: Limited,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.live.count(self.what).fetch_sub(1, Ordering::Relaxed);
+        if self.what == Limited::Connections {
+            self.live.freed.notify_waiters();
+        }
+    }
+}
