@@ -185,10 +185,8 @@ impl Targets {
             },
         };
         let tcp = outbound.tcp.iter();
-        let tcp = tcp.map(|share| TcpShare {
-            cluster: self.cluster(&share.cluster, snapshot),
-            weight: share.weight,
-        });
+        let tcp = tcp
+            .map(|share| TcpShare { cluster: self.cluster(&share.cluster, snapshot), weight: share.weight });
         let tcp = tcp.collect();
         let live = carried_over(&mut self.outbounds, address, OutboundLive::default);
         OutboundTarget {
