@@ -7,6 +7,7 @@
 
 pub mod cluster; // a backend: its endpoints, limits and expectations
 pub mod codes; // the register of problem codes
+pub mod detect; // what the first bytes of a connection speak
 pub mod identity; // SPIFFE ids
 pub mod listener; // where a connection goes: inbound and outbound
 pub mod name; // what a resource is called on the wire

@@ -15,8 +15,8 @@ use crate::origin::Origin;
 pub struct RouteTable<C = Name> {
     /// The Service port.
     pub origin: Origin,
-    /// Most specific host first; a request sees the rules of the one best host.
-    pub hosts: Vec<VirtualHost<C>>,
+    /// A request sees the rules of the one host that fits best.
+    hosts: Vec<VirtualHost<C>>,
 }
 
 /// The rules for some hosts, in order of precedence: the first that matches carries the request.
@@ -152,7 +152,35 @@ pub struct Redirect {
     pub status: StatusCode,
 }
 
+impl<C> RouteTable<C> {
+    /// A table as it stands on the wire: the rules of each host are in order of precedence.
+    pub fn from_hosts(origin: Origin, hosts: Vec<VirtualHost<C>>) -> RouteTable<C> {
+        RouteTable { origin, hosts }
+    }
+
+    /// The virtual hosts, in the order in which they were given.
+    pub fn hosts(&self) -> &[VirtualHost<C>] {
+        &self.hosts
+    }
+}
+
+impl<C> Action<C> {
+    /// The shares of a split; none where the rule forwards nothing.
+    pub fn backends(&self) -> &[Backend<C>] {
+        match self {
+            Action::Forward(backends) => backends,
+            Action::Redirect(_) | Action::Respond(_) => &[],
+        }
+    }
+}
+
 impl RouteTable {
+    /// Every cluster that a rule can forward to, in order, as often as it is named.
+    pub fn clusters(&self) -> impl Iterator<Item = &Name> {
+        let rules = self.hosts.iter().flat_map(|host| &host.rules);
+        rules.flat_map(|rule| rule.action.backends()).map(|backend| &backend.cluster)
+    }
+
     /// The same table with what each backend's name stands for.
     pub fn resolve<C>(&self, mut cluster: impl FnMut(&Name) -> C) -> RouteTable<C> {
         let hosts = self.hosts.iter();
@@ -160,7 +188,7 @@ impl RouteTable {
             domains: host.domains.clone(),
             rules: host.rules.iter().map(|rule| rule.resolve(&mut cluster)).collect(),
         });
-        RouteTable { origin: self.origin.clone(), hosts: hosts.collect() }
+        RouteTable::from_hosts(self.origin.clone(), hosts.collect())
     }
 }
 
