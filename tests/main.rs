@@ -1,1 +1,10 @@
-//! Black-box tests.
+//! Black-box tests of gauze: real processes, real sockets, no product internals. The modules are the promises;
+//! `docs/promises.md` maps each promise to its test.
+
+mod harness;
+
+mod detection; // what kind of bytes a connection carries
+mod http; // requests between two sidecars
+mod mtls; // who may speak to whom, and that nobody else can listen
+mod promises; // docs/promises.md names tests that exist
+mod splitting; // traffic moves by weight

@@ -1,0 +1,1 @@
+//! What kind of bytes a connection carries, found out without losing any.

@@ -1,0 +1,16 @@
+//! What the black-box tests stand on: built programs, child processes, a mesh in a directory, an app that
+//! keeps a ledger, clients, and waiting for conditions. Nothing here knows the product's internals.
+
+pub(crate) mod app;
+pub(crate) mod client;
+pub(crate) mod eventually;
+pub(crate) mod load;
+pub(crate) mod mesh;
+pub(crate) mod objects;
+pub(crate) mod process;
+pub(crate) mod programs;
+
+pub(crate) use app::App;
+pub(crate) use client::Client;
+pub(crate) use eventually::eventually;
+pub(crate) use mesh::Mesh;

@@ -1,0 +1,199 @@
+//! A steady mixed load with a ledger: every request has an id, so that what was lost, duplicated or truncated
+//! between caller and apps is found by name.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::App;
+use super::client::{Answer, Client, Protocol, request, with_body};
+
+/// What became of one request, at the caller.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub id: String,
+    /// When it was sent, since the load began.
+    pub sent: Duration,
+    pub answer: Result<Answer, String>,
+    pub body: String,
+}
+
+/// A load under way.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    outcomes: Arc<Mutex<Vec<Outcome>>>,
+    callers: JoinSet<()>,
+    began: Instant,
+}
+
+/// All that came of a load.
+pub(crate) struct Report {
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Callers of one load: each sends one request after another over a connection of its own.
+const CALLERS: usize = 6;
+
+impl Load {
+    /// Starts `rate` requests a second against `address`, HTTP/1.1, HTTP/2 and gRPC in turn.
+    pub(crate) fn start(name: &str, address: SocketAddr, host: &str, rate: u32) -> Load {
+        let mut load = Load {
+            stop: Arc::default(),
+            sent: Arc::default(),
+            outcomes: Arc::default(),
+            callers: JoinSet::new(),
+            began: Instant::now(),
+        };
+        let pause = Duration::from_secs(1) * CALLERS as u32 / rate;
+        for number in 0..CALLERS {
+            let protocol = [Protocol::Http1, Protocol::Http2, Protocol::Grpc][number % 3];
+            let caller = Caller {
+                protocol,
+                address,
+                host: host.to_owned(),
+                name: format!("{name}-{number}"),
+                pause,
+                began: load.began,
+                stop: load.stop.clone(),
+                sent: load.sent.clone(),
+                outcomes: load.outcomes.clone(),
+            };
+            load.callers.spawn(caller.run());
+        }
+        load
+    }
+
+    /// Since it began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more requests were sent.
+    pub(crate) async fn send_more(&self, count: usize) {
+        let goal = self.sent() + count;
+        while self.sent() < goal {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends it; every request under way is answered first.
+    pub(crate) async fn finish(mut self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        while self.callers.join_next().await.is_some() {}
+        let outcomes = std::mem::take(&mut *self.outcomes.lock().expect("no caller panics"));
+        Report { outcomes }
+    }
+}
+
+struct Caller {
+    protocol: Protocol,
+    address: SocketAddr,
+    host: String,
+    name: String,
+    pause: Duration,
+    began: Instant,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    outcomes: Arc<Mutex<Vec<Outcome>>>,
+}
+
+impl Caller {
+    async fn run(self) {
+        let mut connection = None;
+        let mut ticks = tokio::time::interval(self.pause);
+        for number in 0.. {
+            ticks.tick().await;
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let outcome = self.one(&mut connection, number).await;
+            self.outcomes.lock().expect("no caller panics").push(outcome);
+        }
+    }
+
+    async fn one(&self, connection: &mut Option<Client>, number: usize) -> Outcome {
+        let id = format!("{}-{number}", self.name);
+        let body = format!("{id}:{}", "b".repeat(number % 2000));
+        let sent = self.began.elapsed();
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let answer = self.exchange(connection, &id, &body).await.map_err(|error| format!("{error:#}"));
+        if answer.is_err() {
+            *connection = None;
+        }
+        Outcome { id, sent, answer, body }
+    }
+
+    async fn exchange(&self, connection: &mut Option<Client>, id: &str, body: &str) -> anyhow::Result<Answer> {
+        // As any client does: a connection that the peer has closed between requests is replaced.
+        if connection.as_ref().is_none_or(Client::is_closed) {
+            *connection = Some(Client::connect(self.protocol, self.address).await?);
+        }
+        let connection = connection.as_mut().expect("just made");
+        let request = request(self.protocol, &self.host, "/echo", id);
+        connection.send(with_body(request, body.to_owned())).await
+    }
+}
+
+impl Report {
+    /// Requests without a whole, right answer.
+    pub(crate) fn failed(&self) -> Vec<String> {
+        let wrong = self.outcomes.iter().filter_map(|outcome| match &outcome.answer {
+            Ok(answer) if answer.status == 200 && answer.text() == outcome.body => None,
+            Ok(answer) => Some(format!("{}: {} {}", outcome.id, answer.status, short(&answer.text()))),
+            Err(error) => Some(format!("{}: {error}", outcome.id)),
+        });
+        wrong.collect()
+    }
+
+    /// Answered requests by app, among those sent since `from`.
+    pub(crate) fn by_app(&self, from: Duration) -> BTreeMap<String, usize> {
+        let mut apps = BTreeMap::new();
+        for outcome in self.outcomes.iter().filter(|outcome| outcome.sent >= from) {
+            if let Ok(answer) = &outcome.answer {
+                *apps.entry(answer.app().to_owned()).or_default() += 1;
+            }
+        }
+        apps
+    }
+
+    /// The share of one app, in percent, among those sent since `from`, and of how many.
+    pub(crate) fn share(&self, app: &str, from: Duration) -> (f64, usize) {
+        let apps = self.by_app(from);
+        let all: usize = apps.values().sum();
+        let its = apps.get(app).copied().unwrap_or(0);
+        (100.0 * its as f64 / all.max(1) as f64, all)
+    }
+
+    /// # Panics
+    /// A request failed, never came to an app although it was answered, or came twice.
+    pub(crate) fn assert_nothing_lost(&self, apps: &[&App]) {
+        let failed = self.failed();
+        let sample: Vec<_> = failed.iter().take(10).collect();
+        assert!(failed.is_empty(), "{} of {} failed: {sample:#?}", failed.len(), self.outcomes.len());
+        let mut came: BTreeMap<String, usize> = BTreeMap::new();
+        for (id, times) in apps.iter().flat_map(|app| app.ids()) {
+            *came.entry(id).or_default() += times;
+        }
+        let wrong: Vec<_> = self
+            .outcomes
+            .iter()
+            .map(|outcome| (&outcome.id, came.get(&outcome.id).copied().unwrap_or(0)))
+            .filter(|(_, times)| *times != 1)
+            .take(10)
+            .collect();
+        assert!(wrong.is_empty(), "not exactly once at the apps: {wrong:?}");
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(120).collect()
+}

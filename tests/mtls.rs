@@ -1,0 +1,1 @@
+//! Who may speak to whom, and that nobody else can listen.
