@@ -21,9 +21,12 @@ impl Pair {
     pub(crate) async fn start_in(mesh: Mesh, port_name: &str) -> Pair {
         let app = App::start("cart").await;
         let service = mesh.service_address();
-        let cart = mesh.pod("cart-0", "cart", Some(&app), SidecarOptions { version: "v1", ..Default::default() }).await;
+        let cart = mesh
+            .pod("cart-0", "cart", Some(&app), SidecarOptions { version: "v1", ..Default::default() })
+            .await;
         mesh.service("cart", service, port_name, &[&cart]);
-        let web = mesh.pod("web-0", "web", None, SidecarOptions { dials: &[service], ..Default::default() }).await;
+        let web =
+            mesh.pod("web-0", "web", None, SidecarOptions { dials: &[service], ..Default::default() }).await;
         cart.ready().await;
         web.ready().await;
         Pair { mesh, app, web, cart }
@@ -106,7 +109,8 @@ async fn a_refusal_carries_its_code_in_response_log_and_metric() {
     let pair = Pair::start("http").await;
     pair.mesh.service("cart", "10.96.0.1:80".parse().expect("an address"), "http", &[]);
     let answer = eventually("no endpoint is left", async || {
-        let answer = call(Protocol::Http1, pair.dial(), "cart", "/", "none").await.map_err(|e| e.to_string())?;
+        let answer =
+            call(Protocol::Http1, pair.dial(), "cart", "/", "none").await.map_err(|e| e.to_string())?;
         if answer.status == 503 { Ok(answer) } else { Err(answer.status.to_string()) }
     })
     .await;

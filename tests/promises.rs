@@ -23,7 +23,8 @@ fn every_promise_names_a_test_that_exists_and_runs() {
 
 #[test]
 fn a_promise_without_its_test_is_found_out() {
-    let page = "| promise | proof |\n|---|---|\n| it flies | `gauze-tests: promises::it_flies` |\n| it swims | |\n";
+    let page =
+        "| promise | proof |\n|---|---|\n| it flies | `gauze-tests: promises::it_flies` |\n| it swims | |\n";
     let problems: Vec<_> = proofs(page).iter().map(problem).collect();
     assert_eq!(problems.len(), 2);
     assert!(problems.iter().all(Option::is_some));
@@ -54,7 +55,8 @@ fn proofs(page: &str) -> Vec<Proof> {
 
 fn problem(proof: &Proof) -> Option<String> {
     let Proof { line, package, test } = proof;
-    let Some(folder) = package.strip_prefix("gauze-").filter(|folder| repository().join(folder).is_dir()) else {
+    let Some(folder) = package.strip_prefix("gauze-").filter(|folder| repository().join(folder).is_dir())
+    else {
         return Some(format!("line {line}: names no proof, or no package of ours: `{package}: {test}`"));
     };
     let name = test.rsplit("::").next().unwrap_or(test);
@@ -68,10 +70,13 @@ fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let declares = |line: &str| {
         let line = line.trim_start_matches("async ");
-        line.strip_prefix("fn ").and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with('('))
+        line.strip_prefix("fn ")
+            .and_then(|rest| rest.strip_prefix(name))
+            .is_some_and(|rest| rest.starts_with('('))
     };
     lines.iter().enumerate().filter(|(_, line)| declares(line)).any(|(index, _)| {
-        let attributes: Vec<_> = lines[..index].iter().rev().take_while(|line| line.starts_with("#[")).collect();
+        let attributes: Vec<_> =
+            lines[..index].iter().rev().take_while(|line| line.starts_with("#[")).collect();
         attributes.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
             && !attributes.iter().any(|line| line.starts_with("#[ignore"))
     })

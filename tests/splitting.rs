@@ -27,7 +27,8 @@ impl Canary {
         mesh.service("cart", root, "http", &[&carts[0], &carts[1]]);
         mesh.service("cart-v1", v1, "http", &[&carts[0]]);
         mesh.service("cart-v2", v2, "http", &[&carts[1]]);
-        let web = mesh.pod("web-0", "web", None, SidecarOptions { dials: &[root], ..Default::default() }).await;
+        let web =
+            mesh.pod("web-0", "web", None, SidecarOptions { dials: &[root], ..Default::default() }).await;
         let canary = Canary { mesh, apps, web, carts };
         canary.split(weights);
         for sidecar in [&canary.web, &canary.carts[0], &canary.carts[1]] {

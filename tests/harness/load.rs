@@ -132,7 +132,12 @@ impl Caller {
         Outcome { id, sent, answer, body }
     }
 
-    async fn exchange(&self, connection: &mut Option<Client>, id: &str, body: &str) -> anyhow::Result<Answer> {
+    async fn exchange(
+        &self,
+        connection: &mut Option<Client>,
+        id: &str,
+        body: &str,
+    ) -> anyhow::Result<Answer> {
         // As any client does: a connection that the peer has closed between requests is replaced.
         if connection.as_ref().is_none_or(Client::is_closed) {
             *connection = Some(Client::connect(self.protocol, self.address).await?);

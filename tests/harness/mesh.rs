@@ -118,7 +118,13 @@ impl Mesh {
     }
 
     /// A meshed pod: its object, its ServiceAccount (named like the app) and its running sidecar in front of `app`.
-    pub(crate) async fn pod(&self, name: &str, app: &str, backend: Option<&App>, options: SidecarOptions<'_>) -> Sidecar {
+    pub(crate) async fn pod(
+        &self,
+        name: &str,
+        app: &str,
+        backend: Option<&App>,
+        options: SidecarOptions<'_>,
+    ) -> Sidecar {
         let address = free_address();
         let yaml = Pod {
             namespace: NAMESPACE,
@@ -210,7 +216,10 @@ impl Sidecar {
     /// A page of its admin port.
     pub(crate) async fn admin(&self, path: &str) -> String {
         let address = self.process.address("admin");
-        client::call(Protocol::Http1, address, "admin", path, "").await.expect("the admin port answers").text()
+        client::call(Protocol::Http1, address, "admin", path, "")
+            .await
+            .expect("the admin port answers")
+            .text()
     }
 
     /// The sum of a metric over all series whose labels contain each of these `name="value"` texts.

@@ -78,8 +78,10 @@ pub(crate) fn slice(namespace: &str, service: &str, port_name: &str, pods: &[(&s
 
 /// An SMI TrafficSplit; `backends` are (service, weight).
 pub(crate) fn split(namespace: &str, name: &str, root: &str, backends: &[(&str, u32)]) -> String {
-    let backends: Vec<String> =
-        backends.iter().map(|(service, weight)| format!("{{service: {service}, weight: {weight}}}")).collect();
+    let backends: Vec<String> = backends
+        .iter()
+        .map(|(service, weight)| format!("{{service: {service}, weight: {weight}}}"))
+        .collect();
     format!(
         "apiVersion: split.smi-spec.io/v1alpha4\nkind: TrafficSplit\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
          spec:\n  service: {root}\n  backends: [{}]\n",

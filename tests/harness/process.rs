@@ -75,9 +75,11 @@ impl Process {
 
     pub(crate) fn nth_address(&self, key: &str, index: usize) -> SocketAddr {
         let said = &self.listening[key];
-        said.get(index).unwrap_or(said).as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-            panic!("{} says of `{key}` only {said} in {}", self.name, self.listening)
-        })
+        said.get(index)
+            .unwrap_or(said)
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| panic!("{} says of `{key}` only {said} in {}", self.name, self.listening))
     }
 
     /// All that it wrote to stderr so far.
@@ -100,7 +102,8 @@ impl Process {
         assert!(killed.is_ok_and(|status| status.success()), "{} is no longer there", self.name);
         let name = format!("{} ends on SIGTERM", self.name);
         let child = &mut self.child;
-        eventually(&name, async || child.try_wait().expect("a child can be asked").ok_or("still running")).await
+        eventually(&name, async || child.try_wait().expect("a child can be asked").ok_or("still running"))
+            .await
     }
 
     /// Kills it (SIGKILL).
