@@ -1,1 +1,18 @@
-//! Placeholder.
+//! The Kubernetes types of gauze, and the Gateway API and SMI types that it reads; one kind a file.
+//! What the fields mean for traffic is decided elsewhere (`control-plane/src/translate`).
+
+// KubeSchema repeats each struct inside a function, where `pub` reaches nobody.
+#![allow(unreachable_pub)]
+
+pub mod duration; // `500ms`, `1h30m`
+pub mod gateway; // what HTTPRoute and GRPCRoute share
+pub mod grpc_route;
+pub mod http_route;
+pub mod policy; // what our policies share: targets and status
+pub mod traffic_policy;
+pub mod traffic_split;
+
+pub use grpc_route::GrpcRoute;
+pub use http_route::HttpRoute;
+pub use traffic_policy::TrafficPolicy;
+pub use traffic_split::TrafficSplit;

@@ -1,0 +1,179 @@
+//! The kinds of object that the world holds.
+
+use std::fmt;
+use std::sync::Arc;
+
+use gauze_crds::{GrpcRoute, HttpRoute, TrafficPolicy, TrafficSplit};
+use gauze_model::Origin;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// An object; cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    Namespace(Arc<Namespace>),
+    ServiceAccount(Arc<ServiceAccount>),
+    Pod(Arc<Pod>),
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    HttpRoute(Arc<HttpRoute>),
+    GrpcRoute(Arc<GrpcRoute>),
+    TrafficSplit(Arc<TrafficSplit>),
+    TrafficPolicy(Arc<TrafficPolicy>),
+}
+
+/// The kinds, in the order in which they are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ObjectKind {
+    Namespace,
+    ServiceAccount,
+    Pod,
+    Service,
+    EndpointSlice,
+    #[serde(rename = "HTTPRoute")]
+    HttpRoute,
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
+    TrafficSplit,
+    TrafficPolicy,
+}
+
+/// Which object; namespace is empty for a Namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectKey {
+    pub kind: ObjectKind,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ObjectKind {
+    pub const ALL: [ObjectKind; 9] = [
+        ObjectKind::Namespace,
+        ObjectKind::ServiceAccount,
+        ObjectKind::Pod,
+        ObjectKind::Service,
+        ObjectKind::EndpointSlice,
+        ObjectKind::HttpRoute,
+        ObjectKind::GrpcRoute,
+        ObjectKind::TrafficSplit,
+        ObjectKind::TrafficPolicy,
+    ];
+
+    /// As `kind:` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ObjectKind::Namespace => "Namespace",
+            ObjectKind::ServiceAccount => "ServiceAccount",
+            ObjectKind::Pod => "Pod",
+            ObjectKind::Service => "Service",
+            ObjectKind::EndpointSlice => "EndpointSlice",
+            ObjectKind::HttpRoute => "HTTPRoute",
+            ObjectKind::GrpcRoute => "GRPCRoute",
+            ObjectKind::TrafficSplit => "TrafficSplit",
+            ObjectKind::TrafficPolicy => "TrafficPolicy",
+        }
+    }
+
+    /// What `apiVersion:` says of this kind, where gauze writes it.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            ObjectKind::Namespace | ObjectKind::ServiceAccount | ObjectKind::Pod | ObjectKind::Service => "v1",
+            ObjectKind::EndpointSlice => "discovery.k8s.io/v1",
+            ObjectKind::HttpRoute | ObjectKind::GrpcRoute => "gateway.networking.k8s.io/v1",
+            ObjectKind::TrafficSplit => "split.smi-spec.io/v1alpha4",
+            ObjectKind::TrafficPolicy => "gauze.dev/v1alpha1",
+        }
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{}/{}", self.kind, self.name),
+            namespace => write!(f, "{}/{namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+impl Object {
+    pub fn kind(&self) -> ObjectKind {
+        match self {
+            Object::Namespace(_) => ObjectKind::Namespace,
+            Object::ServiceAccount(_) => ObjectKind::ServiceAccount,
+            Object::Pod(_) => ObjectKind::Pod,
+            Object::Service(_) => ObjectKind::Service,
+            Object::EndpointSlice(_) => ObjectKind::EndpointSlice,
+            Object::HttpRoute(_) => ObjectKind::HttpRoute,
+            Object::GrpcRoute(_) => ObjectKind::GrpcRoute,
+            Object::TrafficSplit(_) => ObjectKind::TrafficSplit,
+            Object::TrafficPolicy(_) => ObjectKind::TrafficPolicy,
+        }
+    }
+
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Object::Namespace(object) => &object.metadata,
+            Object::ServiceAccount(object) => &object.metadata,
+            Object::Pod(object) => &object.metadata,
+            Object::Service(object) => &object.metadata,
+            Object::EndpointSlice(object) => &object.metadata,
+            Object::HttpRoute(object) => &object.metadata,
+            Object::GrpcRoute(object) => &object.metadata,
+            Object::TrafficSplit(object) => &object.metadata,
+            Object::TrafficPolicy(object) => &object.metadata,
+        }
+    }
+
+    pub fn key(&self) -> ObjectKey {
+        let metadata = self.metadata();
+        ObjectKey {
+            kind: self.kind(),
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    pub fn origin(&self) -> Origin {
+        origin(self.kind(), self.metadata())
+    }
+
+    /// The object as the user would write it, with `apiVersion` and `kind`.
+    pub fn to_json(&self) -> Value {
+        let mut value = match self {
+            Object::Namespace(object) => json!(object),
+            Object::ServiceAccount(object) => json!(object),
+            Object::Pod(object) => json!(object),
+            Object::Service(object) => json!(object),
+            Object::EndpointSlice(object) => json!(object),
+            Object::HttpRoute(object) => json!(object),
+            Object::GrpcRoute(object) => json!(object),
+            Object::TrafficSplit(object) => json!(object),
+            Object::TrafficPolicy(object) => json!(object),
+        };
+        value["apiVersion"] = self.kind().api_version().into();
+        value["kind"] = self.kind().as_str().into();
+        value
+    }
+}
+
+/// The origin of an object of this kind.
+pub(crate) fn origin(kind: ObjectKind, metadata: &ObjectMeta) -> Origin {
+    Origin {
+        kind: kind.as_str().to_owned(),
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+        path: String::new(),
+    }
+}
