@@ -2,6 +2,12 @@
 //!
 //! It knows no application socket. The modules, in the order in which a change passes through them:
 
+pub mod problem; // what is wrong with an object, and how to fix it
+pub mod source; // where objects come from
+pub mod status; // what each object's conditions should be
+pub mod translate; // what every object means, by name
+pub mod world; // all objects
+
 pub mod logging;
 pub mod settings; // what the operator sets // logs on stderr and their level
 

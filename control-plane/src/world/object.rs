@@ -81,7 +81,9 @@ impl ObjectKind {
     /// What `apiVersion:` says of this kind, where gauze writes it.
     pub fn api_version(self) -> &'static str {
         match self {
-            ObjectKind::Namespace | ObjectKind::ServiceAccount | ObjectKind::Pod | ObjectKind::Service => "v1",
+            ObjectKind::Namespace | ObjectKind::ServiceAccount | ObjectKind::Pod | ObjectKind::Service => {
+                "v1"
+            }
             ObjectKind::EndpointSlice => "discovery.k8s.io/v1",
             ObjectKind::HttpRoute | ObjectKind::GrpcRoute => "gateway.networking.k8s.io/v1",
             ObjectKind::TrafficSplit => "split.smi-spec.io/v1alpha4",
