@@ -1,0 +1,1 @@
+//! Errors that gather their field path on the way up.
