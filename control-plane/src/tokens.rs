@@ -1,0 +1,340 @@
+//! Workload tokens: what a proxy shows to get its certificate. They look like the projected
+//! ServiceAccount tokens of Kubernetes; in directory mode, where nobody else could, we sign them
+//! ourselves and keep one file for each meshed pod.
+//!
+//! A good token says who asks. Whether that pod exists is the world's to say ([`crate::port`] asks it).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use gauze_model::SpiffeId;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde::{Deserialize, Serialize};
+use tracing::{debug, warn};
+
+use crate::state::{self, StateDirectory, StateError};
+
+/// Who a token is for (`--audience` of a projected token).
+pub const AUDIENCE: &str = "gauze";
+/// How long a token that we sign is good: the least that Kubernetes gives.
+pub const LIFE: Duration = Duration::from_secs(600);
+/// Largest token that is looked at, in bytes.
+pub const SIZE_MAX: usize = 8 * 1024;
+
+const ISSUER: &str = "gauze-control-plane";
+const KEY: &str = "tokens.key";
+const DIRECTORY: &str = "tokens";
+
+/// A pod as a token names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Workload {
+    pub namespace: String,
+    pub pod: String,
+    /// Empty where the source knows none.
+    pub uid: String,
+    pub service_account: String,
+}
+
+/// The key that signs and checks tokens.
+pub struct Tokens {
+    signing: EncodingKey,
+    checking: DecodingKey,
+    validation: Validation,
+}
+
+/// Why a token is refused. Nothing of the token itself is repeated: logs are read by many.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("the token has {0} bytes, more than {SIZE_MAX}")]
+    TooLarge(usize),
+    #[error("the token has expired; read the token file anew at each use")]
+    Expired,
+    #[error("the token is not for the audience `{AUDIENCE}`")]
+    Audience,
+    #[error("the token is not signed by this control plane")]
+    Signature,
+    #[error("the token is not a ServiceAccount token bound to a pod: {0}")]
+    Malformed(String),
+}
+
+/// What stands in a token (Kubernetes' names).
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    aud: Vec<String>,
+    exp: u64,
+    iat: u64,
+    nbf: u64,
+    iss: String,
+    sub: String,
+    #[serde(rename = "kubernetes.io")]
+    kubernetes: Bound,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Bound {
+    namespace: String,
+    pod: Object,
+    serviceaccount: Object,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Object {
+    name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    uid: String,
+}
+
+impl Workload {
+    /// Who this workload is in the mesh.
+    pub fn identity(&self, trust_domain: &str) -> SpiffeId {
+        SpiffeId::new(trust_domain, &self.namespace, &self.service_account)
+    }
+}
+
+impl Tokens {
+    /// Opens the key kept in `state`, or creates it once.
+    ///
+    /// # Errors
+    /// The key cannot be read, written or used.
+    pub fn open(state: &StateDirectory) -> anyhow::Result<Tokens> {
+        let _lock = state.lock_for_creation()?;
+        let key = match state.read_key(KEY)? {
+            Some(pem) => KeyPair::from_pem(&pem).map_err(|e| anyhow::anyhow!("{KEY}: {e}"))?,
+            None => {
+                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+                state.replace(KEY, &key.serialize_pem())?;
+                key
+            }
+        };
+        Ok(Tokens::of(&key))
+    }
+
+    fn of(key: &KeyPair) -> Tokens {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+        validation.validate_nbf = true;
+        validation.leeway = 0;
+        Tokens {
+            signing: EncodingKey::from_ec_der(key.serialized_der()),
+            checking: DecodingKey::from_ec_der(key.public_key_raw()),
+            validation,
+        }
+    }
+
+    /// Signs a token for `workload`, good for [`LIFE`] from `now`.
+    ///
+    /// # Errors
+    /// The signature failed.
+    pub fn sign(&self, workload: &Workload, now: SystemTime) -> Result<String, jsonwebtoken::errors::Error> {
+        let claims = Claims::of(workload, now);
+        jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.signing)
+    }
+
+    /// Checks signature, audience and times (by the system's clock), and reads who the token is for.
+    ///
+    /// # Errors
+    /// Any of these does not hold, or the token is not bound to a pod.
+    pub fn verify(&self, token: &str) -> Result<Workload, TokenError> {
+        if token.len() > SIZE_MAX {
+            return Err(TokenError::TooLarge(token.len()));
+        }
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.checking, &self.validation);
+        let claims = decoded.map_err(|error| match error.kind() {
+            ErrorKind::ExpiredSignature => TokenError::Expired,
+            ErrorKind::InvalidAudience => TokenError::Audience,
+            ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm | ErrorKind::InvalidIssuer => {
+                TokenError::Signature
+            }
+            _ => TokenError::Malformed(error.to_string()),
+        })?;
+        claims.claims.workload()
+    }
+}
+
+impl Claims {
+    fn of(workload: &Workload, now: SystemTime) -> Claims {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Claims {
+            aud: vec![AUDIENCE.to_owned()],
+            exp: now + LIFE.as_secs(),
+            iat: now,
+            nbf: now,
+            iss: ISSUER.to_owned(),
+            sub: subject(&workload.namespace, &workload.service_account),
+            kubernetes: Bound {
+                namespace: workload.namespace.clone(),
+                pod: Object { name: workload.pod.clone(), uid: workload.uid.clone() },
+                serviceaccount: Object { name: workload.service_account.clone(), uid: String::new() },
+            },
+        }
+    }
+
+    fn workload(self) -> Result<Workload, TokenError> {
+        let Bound { namespace, pod, serviceaccount } = self.kubernetes;
+        if self.sub != subject(&namespace, &serviceaccount.name) {
+            return Err(TokenError::Malformed("its subject is not its ServiceAccount".to_owned()));
+        }
+        Ok(Workload { namespace, pod: pod.name, uid: pod.uid, service_account: serviceaccount.name })
+    }
+}
+
+fn subject(namespace: &str, service_account: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{service_account}")
+}
+
+/// The token files of a directory: `tokens/<namespace>.<pod>`, one for each meshed pod, always good for
+/// at least half of [`LIFE`].
+pub struct TokenFiles {
+    directory: PathBuf,
+    /// When each was written.
+    written: BTreeMap<Workload, SystemTime>,
+}
+
+impl TokenFiles {
+    /// Begins with what an earlier process left.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn open(state: &StateDirectory) -> Result<TokenFiles, StateError> {
+        Ok(TokenFiles { directory: state.subdirectory(DIRECTORY)?, written: BTreeMap::new() })
+    }
+
+    /// Makes the files be those of `workloads`. A file that cannot be written is logged and tried again next time.
+    pub fn keep(&mut self, tokens: &Tokens, workloads: Vec<Workload>, now: SystemTime) {
+        self.written.retain(|workload, at| {
+            workloads.binary_search(workload).is_ok() && now < *at + LIFE / 2 && *at <= now
+        });
+        for workload in &workloads {
+            if self.written.contains_key(workload) {
+                continue;
+            }
+            match self.write(tokens, workload, now) {
+                Ok(()) => drop(self.written.insert(workload.clone(), now)),
+                Err(error) => warn!(namespace = workload.namespace, pod = workload.pod, %error, "no token"),
+            }
+        }
+        self.remove_others(&workloads);
+    }
+
+    fn write(&self, tokens: &Tokens, workload: &Workload, now: SystemTime) -> anyhow::Result<()> {
+        let name = file_name(workload)
+            .ok_or_else(|| anyhow::anyhow!("its name is not one that Kubernetes would allow"))?;
+        state::replace_file(&self.directory.join(&name), &tokens.sign(workload, now)?)?;
+        debug!(file = name, "wrote a workload token");
+        Ok(())
+    }
+
+    fn remove_others(&self, workloads: &[Workload]) {
+        let wanted: std::collections::BTreeSet<String> = workloads.iter().filter_map(file_name).collect();
+        let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if name.to_str().is_none_or(|name| !wanted.contains(name)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// A namespace holds no dot, so the first dot is where the pod's name begins.
+fn file_name(workload: &Workload) -> Option<String> {
+    let is_name = |text: &str, dots: bool| {
+        (1..=253).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || (dots && b == b'.'))
+            && !text.starts_with(['.', '-'])
+    };
+    let named = is_name(&workload.namespace, false) && is_name(&workload.pod, true);
+    named.then(|| format!("{}.{}", workload.namespace, workload.pod))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web() -> Workload {
+        let [namespace, pod, uid, service_account] = ["shop", "web-0", "u1", "web"].map(str::to_owned);
+        Workload { namespace, pod, uid, service_account }
+    }
+
+    fn tokens() -> Tokens {
+        Tokens::of(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap())
+    }
+
+    /// A token of `tokens` whose claims were changed before signing.
+    fn forged(tokens: &Tokens, change: impl FnOnce(&mut Claims)) -> String {
+        let mut claims = Claims::of(&web(), SystemTime::now());
+        change(&mut claims);
+        jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &tokens.signing).unwrap()
+    }
+
+    #[test]
+    fn a_token_says_who_it_was_signed_for() {
+        let tokens = tokens();
+        let token = tokens.sign(&web(), SystemTime::now()).unwrap();
+        assert_eq!(tokens.verify(&token), Ok(web()));
+    }
+
+    #[test]
+    fn a_token_is_refused_if() {
+        let tokens = tokens();
+        let other = self::tokens();
+        let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        let unsigned = "eyJhbGciOiJub25lIn0.e30.";
+        for (why, token, expected) in [
+            ("it has expired", tokens.sign(&web(), an_hour_ago).unwrap(), "expired"),
+            ("another key signed it", other.sign(&web(), SystemTime::now()).unwrap(), "not signed by"),
+            ("it is for others", forged(&tokens, |c| c.aud = vec!["vault".to_owned()]), "audience"),
+            ("another issued it", forged(&tokens, |c| c.iss = "kubernetes".to_owned()), "not signed by"),
+            ("its subject is another", forged(&tokens, |c| c.sub = subject("shop", "cart")), "subject"),
+            ("it is not signed", unsigned.to_owned(), "not a ServiceAccount token"),
+            ("it is garbage", "garbage".to_owned(), "not a ServiceAccount token"),
+            ("it is empty", String::new(), "not a ServiceAccount token"),
+            ("it is huge", "x".repeat(SIZE_MAX + 1), "more than 8192"),
+        ] {
+            let refused = tokens.verify(&token).expect_err(why).to_string();
+            assert!(refused.contains(expected), "{why}: {refused}");
+        }
+    }
+
+    #[test]
+    fn the_key_outlives_the_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(directory.path().join(".gauze")).unwrap();
+        let token = Tokens::open(&state).unwrap().sign(&web(), SystemTime::now()).unwrap();
+        assert_eq!(Tokens::open(&state).unwrap().verify(&token), Ok(web()));
+    }
+
+    #[test]
+    fn files_follow_the_pods_and_are_renewed_at_half_of_their_life() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(directory.path().join(".gauze")).unwrap();
+        let (tokens, mut files) = (tokens(), TokenFiles::open(&state).unwrap());
+        let read = || fs::read_to_string(state.path("tokens/shop.web-0")).ok();
+        let start = SystemTime::now();
+
+        files.keep(&tokens, vec![web()], start);
+        let first = read().unwrap();
+        files.keep(&tokens, vec![web()], start + LIFE / 4);
+        assert_eq!(read().as_ref(), Some(&first), "still young");
+        files.keep(&tokens, vec![web()], start + LIFE / 2);
+        assert_ne!(read(), Some(first), "renewed");
+        files.keep(&tokens, vec![], start + LIFE / 2);
+        assert_eq!(read(), None, "removed with its pod");
+    }
+
+    #[test]
+    fn a_pod_cannot_choose_a_path() {
+        for (namespace, pod) in [("shop", "../../x"), ("..", "x"), ("a.b", "c"), ("shop", ".x"), ("", "x")] {
+            let workload = Workload { namespace: namespace.to_owned(), pod: pod.to_owned(), ..web() };
+            assert_eq!(file_name(&workload), None, "{namespace} {pod}");
+        }
+    }
+}
