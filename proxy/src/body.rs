@@ -1,0 +1,90 @@
+//! Message bodies: one concrete enum, so that no body is boxed on the request path.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use crate::h1;
+
+/// The body of a request or response, as it comes from a connection or from ourselves.
+#[derive(Debug)]
+pub enum Body {
+    Empty,
+    /// All of it at once; without trailers.
+    Full(Bytes),
+    /// Read from an HTTP/1.x connection as it is polled.
+    Http1(h1::Incoming),
+    Http2(hyper::body::Incoming),
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error(transparent)]
+    Http1(#[from] h1::ReadError),
+    #[error("HTTP/2 stream: {0}")]
+    Http2(#[from] hyper::Error),
+}
+
+impl Body {
+    pub fn empty() -> Body {
+        Body::Empty
+    }
+
+    pub fn full(bytes: impl Into<Bytes>) -> Body {
+        Body::Full(bytes.into())
+    }
+}
+
+impl From<hyper::body::Incoming> for Body {
+    fn from(incoming: hyper::body::Incoming) -> Body {
+        Body::Http2(incoming)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        match body {
+            Body::Empty => Poll::Ready(None),
+            Body::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *body = Body::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Body::Http1(incoming) => {
+                Poll::Ready(ready!(incoming.poll_frame(cx)).map(|frame| frame.map_err(BodyError::Http1)))
+            }
+            Body::Http2(incoming) => {
+                let frame = ready!(http_body::Body::poll_frame(Pin::new(incoming), cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http2)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Full(bytes) => bytes.is_empty(),
+            Body::Http1(incoming) => incoming.is_end_stream(),
+            Body::Http2(incoming) => http_body::Body::is_end_stream(incoming),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Empty => SizeHint::with_exact(0),
+            Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Body::Http1(incoming) => incoming.size_hint(),
+            Body::Http2(incoming) => http_body::Body::size_hint(incoming),
+        }
+    }
+}
