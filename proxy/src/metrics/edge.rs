@@ -1,0 +1,514 @@
+//! Numbers about one edge: a direction, a backend or peer, and how it is secured. A handle is resolved
+//! once and then counts without a lock or a lookup by label.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use gauze_model::cluster::Workload;
+use gauze_model::{Code, SpiffeId};
+use http::StatusCode;
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::Registrar;
+
+/// The side of the proxy that the app, or the network, is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the network to our app.
+    Inbound,
+    /// From our app to the network.
+    Outbound,
+}
+
+/// What the requests or the connection spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Http10,
+    Http1,
+    Http2,
+    Grpc,
+    /// The app's own TLS, passed through.
+    Tls,
+    Tcp,
+}
+
+/// How the bytes crossed the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// Mesh TLS, both sides with a certificate.
+    Mutual,
+    /// As the app sent them.
+    Plain,
+}
+
+/// What an edge is called; peer fields are empty where they are not known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EdgeLabels {
+    pub direction: Direction,
+    /// Outbound: the name of the cluster. Inbound: empty.
+    pub cluster: String,
+    pub peer_namespace: String,
+    pub peer_app: String,
+    pub peer_version: String,
+    /// The peer's SPIFFE id.
+    pub peer_identity: String,
+    pub security: Security,
+}
+
+/// How a request or connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// `None`: the client went away first.
+    pub status: Option<StatusCode>,
+    pub grpc_status: Option<u8>,
+    /// The problem code, where the proxy itself failed or refused.
+    pub error: Option<Code>,
+}
+
+/// The handles of one edge.
+pub struct EdgeMetrics {
+    labels: EdgeLabels,
+    families: Arc<Families>,
+    upstream: OnceLock<Upstream>,
+    protocols: [OnceLock<ProtocolMetrics>; PROTOCOLS.len()],
+}
+
+/// Counts a connection as open until it drops.
+pub struct OpenConnection(IntGauge);
+
+struct Families {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    streams: IntCounterVec,
+    received: IntCounterVec,
+    sent: IntCounterVec,
+    dialled: IntCounterVec,
+    dial_failures: IntCounterVec,
+    open: IntGaugeVec,
+}
+
+struct Upstream {
+    dialled: IntCounter,
+    failures: IntCounter,
+    open: IntGauge,
+}
+
+struct ProtocolMetrics {
+    duration: Histogram,
+    received: IntCounter,
+    sent: IntCounter,
+    /// The outcomes seen first, each in a slot of its own; filled once, then read without a lock.
+    outcomes: [OnceLock<(Outcome, IntCounter)>; OUTCOMES],
+    /// All further outcomes.
+    rare: Mutex<Vec<(Outcome, IntCounter)>>,
+}
+
+/// All edges that are in use or were until lately.
+pub(super) struct Edges {
+    families: Arc<Families>,
+    known: Mutex<HashMap<EdgeLabels, Known>>,
+}
+
+struct Known {
+    edge: Arc<EdgeMetrics>,
+    last_held: Instant,
+}
+
+/// The common outcomes of an edge; a rarer one costs a lock.
+const OUTCOMES: usize = 8;
+
+/// Edges at most; further peers are counted together. What a scanning peer may cost.
+const EDGES_MAX: usize = 4096;
+
+/// Series of an edge that nothing holds any more are shown this long.
+const EDGE_IDLE: Duration = Duration::from_secs(15 * 60);
+
+const PROTOCOLS: [Protocol; 6] =
+    [Protocol::Http10, Protocol::Http1, Protocol::Http2, Protocol::Grpc, Protocol::Tls, Protocol::Tcp];
+
+const EDGE_LABELS: [&str; 7] =
+    ["direction", "cluster", "peer_namespace", "peer_app", "peer_version", "peer_identity", "tls"];
+
+/// Seconds; fine around a millisecond, where a mesh lives.
+const DURATION_BUCKETS: [f64; 20] = [
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0, 60.0,
+];
+
+impl EdgeLabels {
+    /// The edge to or from `workload`; an `identity` says that it is mesh TLS. Inbound: `cluster` is empty.
+    pub fn of(direction: Direction, cluster: &str, workload: &Workload, identity: Option<&SpiffeId>) -> EdgeLabels {
+        EdgeLabels {
+            direction,
+            cluster: cluster.to_owned(),
+            peer_namespace: workload.namespace.clone(),
+            peer_app: workload.app.clone(),
+            peer_version: workload.version.clone(),
+            peer_identity: identity.map(SpiffeId::to_string).unwrap_or_default(),
+            security: if identity.is_some() { Security::Mutual } else { Security::Plain },
+        }
+    }
+
+    /// The edge of what is refused before anything is known of the other side.
+    pub fn nowhere(direction: Direction) -> EdgeLabels {
+        EdgeLabels {
+            direction,
+            cluster: String::new(),
+            peer_namespace: String::new(),
+            peer_app: String::new(),
+            peer_version: String::new(),
+            peer_identity: String::new(),
+            security: Security::Plain,
+        }
+    }
+
+    fn values(&self) -> [&str; 7] {
+        [
+            self.direction.label(),
+            &self.cluster,
+            &self.peer_namespace,
+            &self.peer_app,
+            &self.peer_version,
+            &self.peer_identity,
+            self.security.label(),
+        ]
+    }
+
+    fn with<'l>(&'l self, more: &[&'l str]) -> Vec<&'l str> {
+        [&self.values()[..], more].concat()
+    }
+}
+
+impl EdgeMetrics {
+    pub fn labels(&self) -> &EdgeLabels {
+        &self.labels
+    }
+
+    /// Counts a request that ended.
+    pub fn request(&self, protocol: Protocol, outcome: Outcome, duration: Duration) {
+        let metrics = self.protocol(protocol);
+        metrics.duration.observe(duration.as_secs_f64());
+        metrics.count(outcome, || self.request_counter(protocol, outcome));
+    }
+
+    /// Counts an opaque connection that ended.
+    pub fn stream(&self, protocol: Protocol, error: Option<Code>) {
+        let outcome = Outcome { status: None, grpc_status: None, error };
+        self.protocol(protocol).count(outcome, || self.stream_counter(protocol, error));
+    }
+
+    /// Counts payload bytes: `received` from the side that asked, `sent` to it.
+    pub fn bytes(&self, protocol: Protocol, received: u64, sent: u64) {
+        let metrics = self.protocol(protocol);
+        metrics.received.inc_by(received);
+        metrics.sent.inc_by(sent);
+    }
+
+    /// Counts a connection that was opened to the other side, open until the guard drops.
+    pub fn dialled(&self) -> OpenConnection {
+        let upstream = self.upstream();
+        upstream.dialled.inc();
+        OpenConnection::new(upstream.open.clone())
+    }
+
+    /// Counts a connection that could not be opened, or whose handshake failed.
+    pub fn dial_failed(&self) {
+        self.upstream().failures.inc();
+    }
+
+    fn upstream(&self) -> &Upstream {
+        let (families, values) = (&self.families, self.labels.values());
+        self.upstream.get_or_init(|| Upstream {
+            dialled: families.dialled.with_label_values(&values),
+            failures: families.dial_failures.with_label_values(&values),
+            open: families.open.with_label_values(&values),
+        })
+    }
+
+    fn protocol(&self, protocol: Protocol) -> &ProtocolMetrics {
+        self.protocols[protocol as usize].get_or_init(|| {
+            let values = self.labels.with(&[protocol.label()]);
+            ProtocolMetrics {
+                duration: self.families.duration.with_label_values(&values),
+                received: self.families.received.with_label_values(&values),
+                sent: self.families.sent.with_label_values(&values),
+                outcomes: [const { OnceLock::new() }; OUTCOMES],
+                rare: Mutex::default(),
+            }
+        })
+    }
+
+    fn request_counter(&self, protocol: Protocol, outcome: Outcome) -> IntCounter {
+        let [code, grpc_status, error] = outcome.labels();
+        let values = self.labels.with(&[protocol.label(), &code, &grpc_status, &error]);
+        self.families.requests.with_label_values(&values)
+    }
+
+    fn stream_counter(&self, protocol: Protocol, error: Option<Code>) -> IntCounter {
+        let error = error.map_or_else(String::new, |code| code.to_string());
+        self.families.streams.with_label_values(&self.labels.with(&[protocol.label(), &error]))
+    }
+
+    /// Takes all series of this edge out of the registry. One that never was is no error.
+    fn remove(&self) {
+        let (families, values) = (&self.families, self.labels.values());
+        let _ = families.dialled.remove_label_values(&values);
+        let _ = families.dial_failures.remove_label_values(&values);
+        let _ = families.open.remove_label_values(&values);
+        for protocol in PROTOCOLS {
+            let Some(metrics) = self.protocols[protocol as usize].get() else { continue };
+            let values = self.labels.with(&[protocol.label()]);
+            let _ = families.duration.remove_label_values(&values);
+            let _ = families.received.remove_label_values(&values);
+            let _ = families.sent.remove_label_values(&values);
+            for outcome in metrics.outcomes() {
+                let [code, grpc_status, error] = outcome.labels();
+                let _ = families.streams.remove_label_values(&[&values[..], &[&error]].concat());
+                let _ = families.requests.remove_label_values(&[&values[..], &[&code, &grpc_status, &error]].concat());
+            }
+        }
+    }
+}
+
+impl ProtocolMetrics {
+    /// Counts with the handle of this outcome's slot, or, when all slots are taken by others, a rare one.
+    fn count(&self, outcome: Outcome, resolve: impl Fn() -> IntCounter) {
+        for slot in &self.outcomes {
+            let (taken_by, counter) = slot.get_or_init(|| (outcome, resolve()));
+            if *taken_by == outcome {
+                return counter.inc();
+            }
+        }
+        let mut rare = lock(&self.rare);
+        match rare.iter().find(|(known, _)| *known == outcome) {
+            Some((_, counter)) => counter.inc(),
+            None => {
+                let counter = resolve();
+                counter.inc();
+                rare.push((outcome, counter));
+            }
+        }
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        let rare = lock(&self.rare);
+        self.outcomes.iter().filter_map(OnceLock::get).chain(rare.iter()).map(|(outcome, _)| *outcome).collect()
+    }
+}
+
+impl Edges {
+    pub(super) fn new(families: &mut Registrar) -> Edges {
+        let labels = |more: &[&'static str]| [&EDGE_LABELS[..], more].concat();
+        let families = Families {
+            requests: families.counter(
+                "gauze_requests_total",
+                "Requests that ended; code 499 where the client went away first",
+                &labels(&["protocol", "code", "grpc_status", "error"]),
+            ),
+            duration: families.histogram(
+                "gauze_request_duration_seconds",
+                "From the head of a request to the end of its response",
+                &labels(&["protocol"]),
+                &DURATION_BUCKETS,
+            ),
+            streams: families.counter(
+                "gauze_streams_total",
+                "Opaque connections that ended",
+                &labels(&["protocol", "error"]),
+            ),
+            received: families.counter(
+                "gauze_bytes_received_total",
+                "Payload bytes from the side that asked",
+                &labels(&["protocol"]),
+            ),
+            sent: families.counter(
+                "gauze_bytes_sent_total",
+                "Payload bytes to the side that asked",
+                &labels(&["protocol"]),
+            ),
+            dialled: families.counter("gauze_dials_total", "Connections opened", &EDGE_LABELS),
+            dial_failures: families.counter(
+                "gauze_dial_failures_total",
+                "Connections that could not be opened, or whose handshake failed",
+                &EDGE_LABELS,
+            ),
+            open: families.gauge("gauze_dialled_connections_open", "Opened connections open now", &EDGE_LABELS),
+        };
+        Edges { families: Arc::new(families), known: Mutex::new(HashMap::new()) }
+    }
+
+    pub(super) fn resolve(&self, labels: EdgeLabels) -> Arc<EdgeMetrics> {
+        let mut known = lock(&self.known);
+        let labels = match known.len() >= EDGES_MAX && !known.contains_key(&labels) {
+            true => EdgeLabels { cluster: "other".to_owned(), ..EdgeLabels::nowhere(labels.direction) },
+            false => labels,
+        };
+        let entry = known.entry(labels.clone()).or_insert_with(|| Known {
+            edge: Arc::new(EdgeMetrics {
+                labels,
+                families: self.families.clone(),
+                upstream: OnceLock::new(),
+                protocols: [const { OnceLock::new() }; PROTOCOLS.len()],
+            }),
+            last_held: Instant::now(),
+        });
+        entry.edge.clone()
+    }
+
+    pub(super) fn expire(&self, now: Instant) {
+        lock(&self.known).retain(|_, known| {
+            if Arc::strong_count(&known.edge) > 1 {
+                known.last_held = now;
+            }
+            let keep = now.saturating_duration_since(known.last_held) < EDGE_IDLE;
+            if !keep {
+                known.edge.remove();
+            }
+            keep
+        });
+    }
+}
+
+/// What we lock is whole between any two operations: a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Outcome {
+    /// The labels `code`, `grpc_status` and `error`.
+    fn labels(&self) -> [String; 3] {
+        let code = self.status.map_or(CLIENT_GONE, |status| status.as_u16());
+        let text = |value: Option<String>| value.unwrap_or_default();
+        [
+            code.to_string(),
+            text(self.grpc_status.map(|status| status.to_string())),
+            text(self.error.map(|code| code.to_string())),
+        ]
+    }
+}
+
+/// "Client closed request": nginx's number, which no server sends.
+pub const CLIENT_GONE: u16 = 499;
+
+impl OpenConnection {
+    pub(super) fn new(open: IntGauge) -> OpenConnection {
+        open.inc();
+        OpenConnection(open)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Direction {
+    pub fn label(self) -> &'static str {
+        match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        }
+    }
+}
+
+impl Protocol {
+    pub fn label(self) -> &'static str {
+        match self {
+            Protocol::Http10 => "http/1.0",
+            Protocol::Http1 => "http/1.1",
+            Protocol::Http2 => "http/2",
+            Protocol::Grpc => "grpc",
+            Protocol::Tls => "tls",
+            Protocol::Tcp => "tcp",
+        }
+    }
+}
+
+impl Security {
+    pub fn label(self) -> &'static str {
+        match self {
+            Security::Mutual => "mutual",
+            Security::Plain => "none",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn cart() -> EdgeLabels {
+        EdgeLabels {
+            cluster: "cluster/shop/cart/80".to_owned(),
+            peer_app: "cart".to_owned(),
+            ..EdgeLabels::nowhere(Direction::Outbound)
+        }
+    }
+
+    fn requests(metrics: &Metrics) -> Vec<String> {
+        let text = String::from_utf8(metrics.text()).expect("metrics are UTF-8");
+        text.lines().filter(|line| line.starts_with("gauze_requests_total{")).map(str::to_owned).collect()
+    }
+
+    fn answered(status: u16) -> Outcome {
+        Outcome { status: StatusCode::from_u16(status).ok(), grpc_status: None, error: None }
+    }
+
+    #[test]
+    fn a_request_counts_under_its_peer_protocol_and_outcome() {
+        let metrics = Metrics::new();
+        let refused = Outcome { error: Some(Code(3003)), ..answered(503) };
+        let edge = metrics.edge(cart());
+        edge.request(Protocol::Http1, refused, Duration::from_millis(2));
+        edge.request(Protocol::Http1, refused, Duration::from_millis(2));
+        assert_eq!(
+            requests(&metrics),
+            [r#"gauze_requests_total{cluster="cluster/shop/cart/80",code="503",direction="outbound",error="M3003",grpc_status="",peer_app="cart",peer_identity="",peer_namespace="",peer_version="",protocol="http/1.1",tls="none"} 2"#]
+        );
+    }
+
+    #[test]
+    fn more_outcomes_than_slots_all_count() {
+        let metrics = Metrics::new();
+        let edge = metrics.edge(cart());
+        for status in 200..230 {
+            edge.request(Protocol::Http2, answered(status), Duration::ZERO);
+            edge.request(Protocol::Http2, answered(status), Duration::ZERO);
+        }
+        let lines = requests(&metrics);
+        assert_eq!(lines.len(), 30);
+        assert!(lines.iter().all(|line| line.ends_with(" 2")), "{lines:#?}");
+    }
+
+    #[test]
+    fn the_series_of_a_peer_end_some_time_after_it_is_gone() {
+        let metrics = Metrics::new();
+        let (now, edge) = (Instant::now(), metrics.edge(cart()));
+        edge.request(Protocol::Grpc, answered(200), Duration::ZERO);
+        drop(edge.dialled());
+        let hour = Duration::from_secs(3600);
+        metrics.expire(now + hour);
+        assert_eq!(requests(&metrics).len(), 1, "still held");
+        drop(edge);
+        metrics.expire(now + hour + EDGE_IDLE / 2);
+        assert_eq!(requests(&metrics).len(), 1, "not idle for long enough");
+        metrics.expire(now + hour + EDGE_IDLE);
+        assert!(!String::from_utf8_lossy(&metrics.text()).contains("cart"));
+    }
+
+    #[test]
+    fn peers_beyond_the_limit_are_counted_together() {
+        let metrics = Metrics::new();
+        for index in 0..EDGES_MAX {
+            metrics.edge(EdgeLabels { peer_app: index.to_string(), ..cart() });
+        }
+        let one = metrics.edge(EdgeLabels { peer_app: "late".to_owned(), ..cart() });
+        let other = metrics.edge(EdgeLabels { peer_app: "later".to_owned(), ..cart() });
+        assert!(Arc::ptr_eq(&one, &other));
+        assert_eq!(one.labels().cluster, "other");
+        assert_eq!(metrics.edge(EdgeLabels { peer_app: "7".to_owned(), ..cart() }).labels().peer_app, "7");
+    }
+}

@@ -1,0 +1,11 @@
+//! The init step `gauze-proxy redirect`: programs the rules that bring a pod's TCP to the proxy.
+
+use clap::Parser;
+
+/// Programs the redirect rules of this network namespace (IPv4 and IPv6), and ends.
+#[derive(Clone, Debug, Parser)]
+pub struct RedirectSettings {
+    /// Show the rules in nft syntax and program nothing
+    #[arg(long)]
+    pub print: bool,
+}

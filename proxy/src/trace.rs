@@ -1,0 +1,64 @@
+//! What the proxy says of itself, on stderr. The filter can be replaced while it runs.
+
+use std::io;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+/// Replaces the filter of the logs.
+#[derive(Clone)]
+pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
+
+/// A filter that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    #[error("log level `{0}` is neither a level (error, warn, info, debug, trace) nor a filter (`gauze_proxy=debug`)")]
+    Unreadable(String),
+    #[error("the log level cannot be changed: {0}")]
+    Fixed(#[from] reload::Error),
+}
+
+/// Starts logging for the whole process; the second call of a process has no effect.
+///
+/// # Errors
+/// `filter` cannot be read.
+pub fn start(filter: &str) -> Result<LogLevel, FilterError> {
+    let (layer, handle) = reload::Layer::new(read(filter)?);
+    let lines = fmt::layer().with_writer(io::stderr).with_target(false);
+    let _ = tracing_subscriber::registry().with(layer).with(lines).try_init();
+    Ok(LogLevel(handle))
+}
+
+impl LogLevel {
+    /// From now on what `filter` says.
+    ///
+    /// # Errors
+    /// `filter` cannot be read, or logging has ended.
+    pub fn set(&self, filter: &str) -> Result<(), FilterError> {
+        Ok(self.0.reload(read(filter)?)?)
+    }
+}
+
+fn read(filter: &str) -> Result<EnvFilter, FilterError> {
+    let unreadable = |_| FilterError::Unreadable(filter.to_owned());
+    if filter.is_empty() {
+        return Err(FilterError::Unreadable(String::new()));
+    }
+    EnvFilter::try_new(filter).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_level_or_names_modules() {
+        for filter in ["info", "debug", "warn,gauze_proxy::config=trace", "off"] {
+            assert!(read(filter).is_ok(), "{filter}");
+        }
+        for filter in ["", "gauze_proxy=loud", "info,=,"] {
+            assert!(read(filter).is_err(), "{filter}");
+        }
+    }
+}
