@@ -9,8 +9,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use gauze_model::Code;
 use prometheus::IntCounter;
 
-use crate::metrics::Direction;
-use crate::metrics::edge::CLIENT_GONE;
 use crate::record::{Head, Record};
 
 /// Where records go when they drop; cheap to clone, and nothing at all while it is off.
@@ -141,8 +139,11 @@ impl Line<'_> {
         self.text("method", head.method.as_str().as_bytes());
         self.text("authority", head.authority());
         self.text("path", head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
-        let header = |value: &Option<http::HeaderValue>| value.as_ref().map(|value| value.as_bytes().to_vec());
-        for (name, value) in [("request_id", header(&head.request_id)), ("user_agent", header(&head.user_agent))] {
+        let header =
+            |value: &Option<http::HeaderValue>| value.as_ref().map(|value| value.as_bytes().to_vec());
+        for (name, value) in
+            [("request_id", header(&head.request_id)), ("user_agent", header(&head.user_agent))]
+        {
             if let Some(value) = value {
                 self.text(name, &value);
             }
@@ -215,7 +216,8 @@ mod tests {
     use http::{Request, StatusCode};
 
     use super::*;
-    use crate::metrics::{EdgeLabels, Metrics, Protocol, Security};
+    use crate::metrics::edge::CLIENT_GONE;
+    use crate::metrics::{Direction, EdgeLabels, Metrics, Protocol, Security};
 
     fn request(log: &AccessLog, metrics: &Metrics, path: &str) -> Record {
         let labels = EdgeLabels {
@@ -226,7 +228,8 @@ mod tests {
         };
         let head = Request::get(path).header("host", "cart").header("user-agent", "a\"b\\\u{e9}").body(());
         let (head, ()) = head.expect("a valid request").into_parts();
-        let [source, destination] = ["10.0.0.1:4000", "10.96.0.2:80"].map(|text| text.parse().expect("an address"));
+        let [source, destination] =
+            ["10.0.0.1:4000", "10.96.0.2:80"].map(|text| text.parse().expect("an address"));
         Record::request(log, metrics.edge(labels), Protocol::Http1, source, destination, &head)
     }
 
@@ -280,7 +283,8 @@ mod tests {
             let mut out = b"{".to_vec();
             Line { out: &mut out }.text("field", bytes);
             out.push(b'}');
-            serde_json::from_slice::<serde_json::Value>(&out).unwrap_or_else(|error| panic!("{bytes:?}: {error}"));
+            serde_json::from_slice::<serde_json::Value>(&out)
+                .unwrap_or_else(|error| panic!("{bytes:?}: {error}"));
         }
     }
 
@@ -296,7 +300,8 @@ mod tests {
             std::thread::yield_now();
         }
         let text = String::from_utf8(output.0.lock().expect("no writer panics").clone()).expect("UTF-8");
-        let paths: Vec<_> = text.lines().filter_map(|line| line.split(r#""path":"#).nth(1)?.get(..4)).collect();
+        let paths: Vec<_> =
+            text.lines().filter_map(|line| line.split(r#""path":"#).nth(1)?.get(..4)).collect();
         assert_eq!(paths, [r#""/a""#, r#""/b""#]);
         assert!(String::from_utf8_lossy(&metrics.text()).contains(&format!(r#"code="{CLIENT_GONE}""#)));
     }

@@ -8,7 +8,8 @@ use std::time::Instant;
 use gauze_model::{Code, Kind};
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 pub mod edge;
@@ -70,13 +71,21 @@ impl Metrics {
             .set(1);
         Metrics {
             edges: edge::Edges::new(f),
-            ready: one(&f.gauge("gauze_ready", "1 when the proxy has a certificate and its inbound resource", &[])),
+            ready: one(&f.gauge(
+                "gauze_ready",
+                "1 when the proxy has a certificate and its inbound resource",
+                &[],
+            )),
             certificate_expiry: one(&f.gauge(
                 "gauze_certificate_expiry_timestamp_seconds",
                 "When the certificate in use expires, in seconds since 1970; 0 without one",
                 &[],
             )),
-            certificate_renewals: first(&f.counter("gauze_certificate_renewals_total", "Certificates received", &[])),
+            certificate_renewals: first(&f.counter(
+                "gauze_certificate_renewals_total",
+                "Certificates received",
+                &[],
+            )),
             certificate_failures: first(&f.counter(
                 "gauze_certificate_failures_total",
                 "Certificate requests that failed and are repeated",
@@ -134,7 +143,11 @@ impl Metrics {
                 "Connections accepted",
                 &["direction", "tls"],
             ),
-            connections_open: f.gauge("gauze_connections_open", "Accepted connections open now", &["direction", "tls"]),
+            connections_open: f.gauge(
+                "gauze_connections_open",
+                "Accepted connections open now",
+                &["direction", "tls"],
+            ),
             connections_refused: f.counter(
                 "gauze_connections_refused_total",
                 "Connections closed by the proxy before a request, by problem code",
@@ -282,8 +295,11 @@ mod tests {
     fn the_page_lists_every_metric_as_the_registry_has_it() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
         let page = std::fs::read_to_string(path).expect(path);
-        let rows: String =
-            page.lines().filter(|line| line.starts_with("| `gauze_")).map(|line| format!("{line}\n")).collect();
+        let rows: String = page
+            .lines()
+            .filter(|line| line.starts_with("| `gauze_"))
+            .map(|line| format!("{line}\n"))
+            .collect();
         let wanted = table(&Metrics::new());
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(path, page.replace(rows.trim_end(), wanted.trim_end())).expect(path);

@@ -129,7 +129,8 @@ impl Record {
         match self.subject {
             Subject::Connection => self.edge.stream(self.protocol, self.error),
             Subject::Request(_) => {
-                let outcome = Outcome { status: self.status, grpc_status: self.grpc_status, error: self.error };
+                let outcome =
+                    Outcome { status: self.status, grpc_status: self.grpc_status, error: self.error };
                 self.edge.request(self.protocol, outcome, duration);
             }
         }

@@ -49,7 +49,13 @@ pub struct Settings {
 #[command(next_help_heading = "Control plane")]
 pub struct ControlPlaneSettings {
     /// Addresses of the control plane, tried in turn: `HOST:PORT,..`
-    #[arg(long = "control-plane", env = "GAUZE_CONTROL_PLANE", value_delimiter = ',', required = true, value_name = "HOST:PORT")]
+    #[arg(
+        long = "control-plane",
+        env = "GAUZE_CONTROL_PLANE",
+        value_delimiter = ',',
+        required = true,
+        value_name = "HOST:PORT"
+    )]
     pub addresses: Vec<String>,
 
     /// The trust domain of the mesh, the host part of every SPIFFE id
@@ -94,8 +100,8 @@ pub struct WorkloadSettings {
     pub app: String,
 
     /// Which version of it this is (`app.kubernetes.io/version`)
-    #[arg(long = "app-version", env = "GAUZE_APP_VERSION", default_value = "", value_name = "VERSION")]
-    pub version: String,
+    #[arg(long, env = "GAUZE_APP_VERSION", default_value = "", value_name = "VERSION")]
+    pub app_version: String,
 }
 
 /// How connections come to the proxy.
@@ -115,11 +121,23 @@ pub struct InterceptionSettings {
     pub inbound: Vec<Mapping>,
 
     /// Where redirected connections of the app arrive; loopback only
-    #[arg(long, env = "GAUZE_OUTBOUND_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:15001,[::1]:15001", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "GAUZE_OUTBOUND_LISTEN",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:15001,[::1]:15001",
+        value_name = "ADDR"
+    )]
     pub outbound_listen: Vec<SocketAddr>,
 
     /// Where redirected connections to the app arrive
-    #[arg(long, env = "GAUZE_INBOUND_LISTEN", value_delimiter = ',', default_value = "0.0.0.0:15006,[::]:15006", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "GAUZE_INBOUND_LISTEN",
+        value_delimiter = ',',
+        default_value = "0.0.0.0:15006,[::]:15006",
+        value_name = "ADDR"
+    )]
     pub inbound_listen: Vec<SocketAddr>,
 
     /// Where people and `gauze proxy` look; loopback only, changes nothing
@@ -272,7 +290,9 @@ impl Invocation {
             return Ok(Invocation::Redirect(RedirectSettings::from_arg_matches(matches)?));
         }
         let settings = Settings::from_arg_matches(&matches)?;
-        settings.check().map_err(|problem| command.error(clap::error::ErrorKind::ValueValidation, problem))?;
+        settings
+            .check()
+            .map_err(|problem| command.error(clap::error::ErrorKind::ValueValidation, problem))?;
         Ok(Invocation::Run(Box::new(settings)))
     }
 }
@@ -284,12 +304,16 @@ impl Settings {
         if interception.mode == Mode::Transparent && self.workload.pod_ips.is_empty() {
             return Err("--mode transparent needs the pod's addresses: add --pod-ip IP".to_owned());
         }
-        if interception.mode == Mode::Transparent && !(interception.outbound.is_empty() && interception.inbound.is_empty()) {
+        if interception.mode == Mode::Transparent
+            && !(interception.outbound.is_empty() && interception.inbound.is_empty())
+        {
             return Err("--outbound and --inbound are for --mode none".to_owned());
         }
         for (flag, address) in interception.loopback_only() {
             if !address.ip().is_loopback() {
-                return Err(format!("{flag} {address}: must be a loopback address, or the pod's neighbours could use it"));
+                return Err(format!(
+                    "{flag} {address}: must be a loopback address, or the pod's neighbours could use it"
+                ));
             }
         }
         Ok(())
@@ -334,8 +358,7 @@ const DURATION_FORM: &str = "expected a number and a unit: 100ms, 5s, 2m, 1h";
 mod tests {
     use super::*;
 
-    const NEEDED: &str =
-        "gauze-proxy --control-plane 127.0.0.1:15012 --trust-roots roots.pem --token token --namespace shop --pod web-0";
+    const NEEDED: &str = "gauze-proxy --control-plane 127.0.0.1:15012 --trust-roots roots.pem --token token --namespace shop --pod web-0";
 
     fn read(more: &str) -> Result<Invocation, String> {
         let arguments = format!("{NEEDED} {more}");
@@ -357,8 +380,9 @@ mod tests {
 
     #[test]
     fn a_mapped_listener_is_read_in_both_families() {
-        let settings =
-            settings("--mode none --outbound 127.1.1.2:8080=10.96.0.12:80,[::1]:8080=[fd00::1]:80 --workers 2");
+        let settings = settings(
+            "--mode none --outbound 127.1.1.2:8080=10.96.0.12:80,[::1]:8080=[fd00::1]:80 --workers 2",
+        );
         let mapping = |listen: &str, destination: &str| Mapping {
             listen: listen.parse().unwrap(),
             destination: destination.parse().unwrap(),

@@ -13,7 +13,9 @@ pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 /// A filter that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    #[error("log level `{0}` is neither a level (error, warn, info, debug, trace) nor a filter (`gauze_proxy=debug`)")]
+    #[error(
+        "log level `{0}` is neither a level (error, warn, info, debug, trace) nor a filter (`gauze_proxy=debug`)"
+    )]
     Unreadable(String),
     #[error("the log level cannot be changed: {0}")]
     Fixed(#[from] reload::Error),

@@ -132,13 +132,18 @@ const EDGE_LABELS: [&str; 7] =
 
 /// Seconds; fine around a millisecond, where a mesh lives.
 const DURATION_BUCKETS: [f64; 20] = [
-    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    30.0, 60.0,
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
 ];
 
 impl EdgeLabels {
     /// The edge to or from `workload`; an `identity` says that it is mesh TLS. Inbound: `cluster` is empty.
-    pub fn of(direction: Direction, cluster: &str, workload: &Workload, identity: Option<&SpiffeId>) -> EdgeLabels {
+    pub fn of(
+        direction: Direction,
+        cluster: &str,
+        workload: &Workload,
+        identity: Option<&SpiffeId>,
+    ) -> EdgeLabels {
         EdgeLabels {
             direction,
             cluster: cluster.to_owned(),
@@ -265,7 +270,9 @@ impl EdgeMetrics {
             for outcome in metrics.outcomes() {
                 let [code, grpc_status, error] = outcome.labels();
                 let _ = families.streams.remove_label_values(&[&values[..], &[&error]].concat());
-                let _ = families.requests.remove_label_values(&[&values[..], &[&code, &grpc_status, &error]].concat());
+                let _ = families
+                    .requests
+                    .remove_label_values(&[&values[..], &[&code, &grpc_status, &error]].concat());
             }
         }
     }
@@ -293,7 +300,12 @@ impl ProtocolMetrics {
 
     fn outcomes(&self) -> Vec<Outcome> {
         let rare = lock(&self.rare);
-        self.outcomes.iter().filter_map(OnceLock::get).chain(rare.iter()).map(|(outcome, _)| *outcome).collect()
+        self.outcomes
+            .iter()
+            .filter_map(OnceLock::get)
+            .chain(rare.iter())
+            .map(|(outcome, _)| *outcome)
+            .collect()
     }
 }
 
@@ -333,7 +345,11 @@ impl Edges {
                 "Connections that could not be opened, or whose handshake failed",
                 &EDGE_LABELS,
             ),
-            open: families.gauge("gauze_dialled_connections_open", "Opened connections open now", &EDGE_LABELS),
+            open: families.gauge(
+                "gauze_dialled_connections_open",
+                "Opened connections open now",
+                &EDGE_LABELS,
+            ),
         };
         Edges { families: Arc::new(families), known: Mutex::new(HashMap::new()) }
     }
@@ -466,7 +482,9 @@ mod tests {
         edge.request(Protocol::Http1, refused, Duration::from_millis(2));
         assert_eq!(
             requests(&metrics),
-            [r#"gauze_requests_total{cluster="cluster/shop/cart/80",code="503",direction="outbound",error="M3003",grpc_status="",peer_app="cart",peer_identity="",peer_namespace="",peer_version="",protocol="http/1.1",tls="none"} 2"#]
+            [
+                r#"gauze_requests_total{cluster="cluster/shop/cart/80",code="503",direction="outbound",error="M3003",grpc_status="",peer_app="cart",peer_identity="",peer_namespace="",peer_version="",protocol="http/1.1",tls="none"} 2"#
+            ]
         );
     }
 
