@@ -11,6 +11,4 @@ pub(crate) mod process;
 pub(crate) mod programs;
 
 pub(crate) use app::App;
-pub(crate) use client::Client;
 pub(crate) use eventually::eventually;
-pub(crate) use mesh::Mesh;

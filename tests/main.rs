@@ -3,6 +3,8 @@
 
 mod harness;
 
+mod configuration; // how it reaches a proxy, and what it never disturbs
+mod demo; // a new user's first minute
 mod detection; // what kind of bytes a connection carries
 mod http; // requests between two sidecars
 mod mtls; // who may speak to whom, and that nobody else can listen

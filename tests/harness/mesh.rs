@@ -126,6 +126,20 @@ impl Mesh {
         options: SidecarOptions<'_>,
     ) -> Sidecar {
         let address = free_address();
+        let Some(backend) = backend else { return self.pod_at(address, name, app, options).await };
+        let inbound = format!("{address}={}", backend.address);
+        let arguments = [&["--inbound", inbound.as_str()], options.arguments].concat();
+        self.pod_at(address, name, app, SidecarOptions { arguments: &arguments, ..options }).await
+    }
+
+    /// The same at an address chosen by the caller, who maps it inward.
+    pub(crate) async fn pod_at(
+        &self,
+        address: SocketAddr,
+        name: &str,
+        app: &str,
+        options: SidecarOptions<'_>,
+    ) -> Sidecar {
         let yaml = Pod {
             namespace: NAMESPACE,
             name,
@@ -142,9 +156,6 @@ impl Mesh {
         self.apply(&format!("pod-{name}.yaml"), &yaml);
         let token = self.token(name).await;
         let mut arguments = self.arguments(name, app, address, &token, &options);
-        if let Some(backend) = backend {
-            arguments.extend(["--inbound".to_owned(), format!("{address}={}", backend.address)]);
-        }
         arguments.extend(options.arguments.iter().map(ToString::to_string));
         let process = Process::start("gauze-proxy", &arguments).await;
         let outbound = (0..options.dials.len()).map(|index| process.nth_address("outbound", index)).collect();
