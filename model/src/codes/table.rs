@@ -1,0 +1,303 @@
+//! The rows of the register. A row is: name, code, then for a refusal `=> flag status`, title, cause, remedy.
+
+use super::{Code, Entry, grpc_status};
+
+/// Makes of each row a constant of [`Code`] and an [`Entry`], so that the two cannot drift apart.
+macro_rules! register {
+    ($($name:ident $code:literal $(=> $flag:literal $status:literal)?, $title:literal, $cause:literal, $remedy:literal;)*) => {
+        impl Code {
+            $(#[doc = $title] pub const $name: Code = Code($code);)*
+        }
+
+        pub(super) const ENTRIES: &[Entry] = &[$(Entry {
+            code: Code::$name,
+            title: $title,
+            cause: $cause,
+            remedy: $remedy,
+            ..answered(0 $(+ $status)?, concat!("" $(, $flag)?))
+        }),*];
+    };
+}
+
+const fn answered(status: u16, flag: &'static str) -> Entry {
+    let grpc = if status == 0 { 0 } else { grpc_status(status) };
+    Entry { code: Code(0), title: "", cause: "", remedy: "", flag, status, grpc }
+}
+
+register! {
+// M10: what the user wrote.
+OBJECT_UNREADABLE 1001, "The file or object cannot be read",
+    "It is not valid YAML, or it is not a Kubernetes object with `apiVersion`, `kind` and `metadata.name`. What was last read of it stays in force.",
+    "Correct it at the line that the message names; other files and objects are not affected.";
+UNKNOWN_FIELD 1002, "The object has a field that its kind does not have",
+    "The field is misspelt, stands at the wrong depth, or belongs to another version of the kind. It has no effect.",
+    "Compare the path in the message with the schema of the kind, and correct or remove the field.";
+WRONG_TYPE 1003, "A field has a value of the wrong type",
+    "The schema of the kind asks for another type there, for example a number in place of a string.",
+    "Correct the value at the path in the message; a number that is meant as a string needs quotes.";
+UNKNOWN_KIND 1004, "The kind or its version is not read",
+    "What is read: Service, EndpointSlice, Pod, ServiceAccount, Namespace, HTTPRoute, GRPCRoute, TrafficSplit and the kinds of gauze.dev. This object is none of them, or of a version that is not served.",
+    "Correct `apiVersion` and `kind`, or keep the object out of the directory.";
+MISSING_FIELD 1005, "A required field is missing",
+    "The kind cannot be understood without this field.",
+    "Add the field at the path in the message.";
+INVALID_VALUE 1006, "A value is outside what the field allows",
+    "The value has the right type, but not a meaning: it is out of range, empty, or not of the form that the field asks for.",
+    "Correct the value at the path in the message, which also says what is allowed.";
+DUPLICATE_OBJECT 1007, "The object is defined twice",
+    "Two documents of the directory have the same kind, namespace and name. The first by file name and position counts.",
+    "Remove or rename one of the two.";
+ADDRESS_SHARED 1008, "Two objects claim the same address",
+    "Two Services have the same ClusterIP, or two pods the same address. A connection to it can lead to one of them only: the oldest, then the first by name.",
+    "Give each its own address; in a cluster this heals when the older of the two is gone.";
+OUTSIDE_MESH_NETWORKS 1009, "An address of the mesh lies outside the mesh networks",
+    "Proxies ask the control plane only about addresses inside the mesh networks. Connections to this Service or pod pass by the mesh: without identity, routes and splits.",
+    "Add its network to the mesh networks.";
+CHANGE_NOT_SEEN 1010, "The directory cannot be watched",
+    "The operating system refuses to report changes of files there, so the directory is read again at intervals.",
+    "Raise the limit that the message names (on Linux usually `fs.inotify.max_user_watches`).";
+
+// M11: first contact and certificates.
+TOKEN_MISSING 1101, "A certificate was asked for without a token",
+    "The request carried no bearer token, so nobody can say who asks.",
+    "Mount the workload's token and give the proxy its path with `--token`.";
+TOKEN_REFUSED 1102, "The workload's token was refused",
+    "The token is expired, is not for the audience `gauze`, or was not signed by the authority of this mesh.",
+    "Let the token be projected anew; after a restored backup or another cluster's token, restart the pod.";
+TOKEN_POD_UNKNOWN 1103, "The token is for a pod that the control plane does not know",
+    "No pod of that name, namespace and ServiceAccount exists, or the control plane has not seen it yet.",
+    "Nothing if the pod is new: the proxy asks again. Otherwise compare pod and ServiceAccount with the token's.";
+REQUEST_FOR_CERTIFICATE_REFUSED 1104, "The request for a certificate cannot be used",
+    "The certificate signing request is unreadable, its signature does not fit its key, or the key is of a kind that the authority does not sign.",
+    "Proxies of gauze make P-256 keys; let other clients do the same.";
+AUTHORITY_UNAVAILABLE 1105, "The authority issues no certificate",
+    "The authority cannot be reached or failed. Certificates that were issued stay valid until they expire.",
+    "Look at the log of the control plane; the proxy asks again, at the latest well before its certificate expires.";
+ROOT_UNREADABLE 1106, "The root key or certificate cannot be read",
+    "The files of the root are damaged, do not fit each other, or may not be read. No other root is made in their place, since all certificates in use chain to this one.",
+    "Restore the files from a backup; only where no proxy runs any more, remove both and let a new root be made.";
+
+// M12: the wire between control plane and proxies.
+POD_REFUSED 1201, "A proxy claims to be a pod that is not its own",
+    "The pod that the proxy names is not known under the namespace and ServiceAccount of its certificate.",
+    "Compare `--pod`, `--namespace` and `--service-account` of the proxy with the pod. If they fit, the pod was deleted.";
+NAME_RESERVED 1202, "A proxy asks for configuration of another namespace",
+    "The name of the resource is reserved for a namespace, or a pod, that is not the one in the proxy's certificate. The stream is ended.",
+    "A proxy of gauze never does this with settings that fit its pod: compare them, and look who else holds the certificate.";
+NAME_UNREADABLE 1203, "A proxy asks for a name that is none",
+    "The name is of none of the forms that the control plane serves; no such resource will ever exist.",
+    "Compare the versions of proxy and control plane.";
+CONFIGURATION_REFUSED 1204, "A proxy refused configuration",
+    "The proxy named what it cannot use. It goes on with the last version that it accepted.",
+    "The message names the field behind it in your object. If the object is right, the proxy is older than the feature: update it.";
+FEATURE_REQUIRED 1205, "A proxy is too old for this configuration",
+    "The configuration needs a feature that the proxy does not have. The proxy refuses it whole and goes on with the last one.",
+    "Restart the pod, so that it is injected with a newer proxy.";
+CONFIGURATION_UNSUPPORTED 1206, "Configuration on the wire has a field that is not supported",
+    "Another xDS server set a field of Envoy's that gauze does not implement; ignoring it would change the meaning.",
+    "Remove the field from the configuration that the server makes for this proxy.";
+CONTROL_PLANE_UNREACHABLE 1207, "The control plane cannot be reached",
+    "The stream to the control plane ended and was not opened again yet. Everything in use goes on as it was last told.",
+    "Look whether the control plane runs, and whether its address and port can be dialled from the pod.";
+CONTROL_PLANE_IDENTITY 1208, "The server is not the control plane of this mesh",
+    "What answers at the control plane's address has no certificate of this mesh's roots, or another identity than the control plane's.",
+    "Compare `--trust-roots`, `--trust-domain` and `--system-namespace` of the proxy with the control plane's.";
+
+// M30: a request that cannot be sent on.
+NO_ROUTE 3001 => "NR" 404, "No route matches the request",
+    "The Service that was dialled has routes, and no rule of them matches host, path, method, headers and query.",
+    "`gauze explain FROM METHOD URL` tells which rules came close; add a rule, or widen one.";
+NO_BACKEND 3002 => "" 500, "The rule has no backend that can be used",
+    "Every backend of the rule is missing, not permitted, or has weight 0.",
+    "Look at `ResolvedRefs` in the status of the route or split that the message names.";
+NO_ENDPOINT 3003 => "UH" 503, "The backend has no endpoint",
+    "The Service is known, and no pod of it is ready.",
+    "Look at the pods behind the Service and at their readiness; `gauze proxy clusters` shows what the proxy sees.";
+CLUSTER_UNKNOWN 3004 => "NC" 503, "The backend is not known to the proxy",
+    "A rule names a backend that the control plane says does not exist.",
+    "Look at `ResolvedRefs` in the status of the route or split; if the Service exists, look whether the control plane is up to date.";
+CONNECT_FAILED 3005 => "UF" 503, "The endpoint refused the connection",
+    "Nothing listens at the address of the endpoint, or the network does not lead there. Nothing was sent.",
+    "Look whether the app listens on the Service's `targetPort`, on the pod's address and not on localhost only.";
+CONNECT_TIMEOUT 3006 => "UF" 503, "The endpoint did not answer the connection in time",
+    "No connection was made within the connect timeout. Nothing was sent.",
+    "Look whether the node and the pod are alive, and whether a network policy drops the packets.";
+UPSTREAM_TLS 3007 => "UF" 503, "No mesh TLS with the endpoint",
+    "The endpoint is in the mesh, and the TLS handshake with its proxy failed. It is never dialled in plaintext instead.",
+    "The log of both proxies names the reason: expired certificate, other roots, or something else than a proxy at that port.";
+UPSTREAM_IDENTITY 3008 => "UF" 503, "The endpoint is not who it should be",
+    "What answered has a valid certificate with another identity than the one that the control plane named for this address.",
+    "Usually an address was used again by another pod, which heals within moments. If it stays, find out what runs at this address.";
+NO_CERTIFICATE 3009 => "UF" 503, "The proxy has no certificate yet",
+    "The proxy could not get a certificate, or its last one expired; it never dials a mesh endpoint without one.",
+    "Look at the proxy's log for M11 codes, and whether the control plane can be reached.";
+UPSTREAM_RESET 3010 => "UC" 503, "The endpoint ended the connection before it answered",
+    "The connection or stream was reset after the request was sent, wholly or in part.",
+    "Look at the app for crashes and restarts, and whether its keep-alive is shorter than the proxy's idle time-out.";
+UPSTREAM_PROTOCOL 3011 => "UPE" 502, "The endpoint's answer is not valid HTTP",
+    "The answer breaks the rules of HTTP/1 or HTTP/2, or its head is larger than the limits.",
+    "The log names the rule. If the port does not speak HTTP, declare it with `appProtocol`.";
+APP_UNREACHABLE 3012 => "UF" 503, "The app of this pod does not accept connections",
+    "The proxy of the called pod could not connect to its own app. The request was not delivered.",
+    "Look whether the app runs and listens on the pod's address at this port, and not on localhost only.";
+STREAM_IDLE 3013 => "SI" 504, "The request was idle for too long",
+    "Neither side sent anything on this request within the stream idle time-out.",
+    "Let the app send something now and then, or raise the time-out for streams that are silent by design.";
+UNKNOWN_DESTINATION 3014 => "NC" 503, "Nobody could say where this address leads",
+    "The address lies inside the mesh networks and was never asked for before, and the control plane did not answer within 2 s. It is not sent in plaintext on a guess.",
+    "Look whether the control plane runs and can be reached; what the proxy already knows goes on meanwhile.";
+NOT_CONFIGURED 3015 => "NC" 503, "The proxy was not told yet how to accept",
+    "The proxy has no inbound configuration for its pod, so it lets nothing in and is not ready.",
+    "Look whether the control plane can be reached and knows this pod; the proxy's log names the reason.";
+NOW_MESHED 3016, "A connection was closed because its address is in the mesh now",
+    "The connection was opened while nobody knew its address, and passed in plaintext. The control plane says now that it must be mesh TLS.",
+    "Nothing: the app connects again, and then with identity.";
+INTERNAL 3099 => "" 500, "The proxy made a mistake",
+    "Something happened that the proxy holds impossible.",
+    "Please report it with the proxy's log and `gauze version`.";
+
+// M31: a request that the proxy cannot take.
+BAD_REQUEST 3101 => "DPE" 400, "The request is not valid HTTP",
+    "The head of the request breaks the rules of HTTP/1.1 or HTTP/2 in a way that could be read in two ways.",
+    "The message names the rule; correct the client.";
+AMBIGUOUS_LENGTH 3102 => "DPE" 400, "The length of the request's body is ambiguous",
+    "Content-Length is given more than once, is not a number, or stands beside Transfer-Encoding. Two servers could disagree on where the request ends.",
+    "Let the client send exactly one of them. A client that sends both may be an attack (request smuggling).";
+BAD_HOST 3103 => "DPE" 400, "The request's host is missing or ambiguous",
+    "HTTP/1.1 asks for exactly one Host, of a valid form, and equal to the host of the target if that names one.",
+    "Correct the client.";
+BAD_BODY 3104 => "DPE" 400, "The request's body is not validly framed",
+    "The chunks or trailers of the body break the rules of RFC 9112, or exceed their limits.",
+    "The message names the rule; correct the client.";
+URI_TOO_LONG 3105 => "DPE" 414, "The request's URI is too long",
+    "The URI exceeds the proxy's limit.",
+    "Send the data in the body, or raise the limit.";
+HEADERS_TOO_LARGE 3106 => "DPE" 431, "The request's headers are too large or too many",
+    "The head of the request exceeds the proxy's limit of bytes or of headers. Large cookies are the usual reason.",
+    "Send less, or raise the limit.";
+TRANSFER_CODING_UNKNOWN 3107 => "DPE" 501, "The request has an unknown transfer coding",
+    "The only transfer coding that is accepted is `chunked`, once.",
+    "Compress with Content-Encoding in place of Transfer-Encoding.";
+VERSION_NOT_SUPPORTED 3108 => "DPE" 505, "The request's HTTP version is not supported",
+    "HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken.",
+    "Correct the client. HTTP/2 in plaintext must begin with its connection preface.";
+METHOD_NOT_SUPPORTED 3109 => "DPE" 501, "The request's method is not supported by the proxy",
+    "CONNECT asks for a tunnel, which this version of the proxy does not open.",
+    "Dial the destination itself: the mesh carries any TCP connection.";
+HEADER_TIMEOUT 3110 => "" 408, "The request's head did not arrive in time",
+    "The client began a request and did not finish its head within the header time-out.",
+    "Look at the client and the network between; an attack with slow clients looks the same.";
+REQUEST_IDLE 3111 => "SI" 408, "The client stopped sending the request's body",
+    "No byte of the body came within the stream idle time-out.",
+    "Look at the client and the network between.";
+
+// M32: limits.
+TOO_MANY_CONNECTIONS 3201 => "UO" 503, "The backend has too many connections",
+    "The proxy has as many connections to this backend as its limit allows, and none of them is free.",
+    "Raise `limits.connections` in the TrafficPolicy if the backend can take more; otherwise add endpoints.";
+TOO_MANY_PENDING 3202 => "UO" 503, "Too many requests wait for a connection to the backend",
+    "As many requests wait as the limit allows. More waiting would only make all of them slow.",
+    "Raise `limits.pending` in the TrafficPolicy for short bursts; otherwise add endpoints.";
+TOO_MANY_REQUESTS 3203 => "UO" 503, "The backend has too many requests in flight",
+    "As many requests of this proxy are in flight to the backend as the limit allows.",
+    "Raise `limits.requests` in the TrafficPolicy if the backend can take more; otherwise add endpoints.";
+TOO_MANY_CLIENTS 3204 => "" 503, "The proxy has too many connections open",
+    "The proxy has accepted as many connections as its own limit, or that of its open files, allows.",
+    "Look for clients that open connections without closing them; otherwise raise the limit.";
+TOO_MANY_NAMES 3205, "The app dials too many destinations",
+    "The proxy keeps as many destinations as its limit allows; the one that was unused for longest was given up, and is asked for again at its next use.",
+    "Nothing, if the app dials so many by design. A scan of addresses looks the same.";
+
+// M33: where a proxy does not connect.
+OWN_PORT 3301 => "" 503, "The proxy's own port was dialled",
+    "The destination is a port of the proxy itself (15000, 15001, 15006, 15020). Connecting would loop, or reach the admin port.",
+    "Dial the app's port. For metrics and probes dial 15020 of the pod, which is not redirected.";
+NOT_OWN_ADDRESS 3302 => "" 503, "The destination is not this pod",
+    "Inbound connects only to addresses of its own pod, and this connection was for another.",
+    "Look at the redirect rules and routes that brought the connection here.";
+LOOP 3303 => "" 503, "The connection came back to the proxy that made it",
+    "The proxy was asked to connect to itself.",
+    "Look at the redirect rules: the proxy's own user must be exempt.";
+DESTINATION_UNKNOWN 3304 => "" 503, "The connection's original destination is unknown",
+    "The connection was not redirected to the proxy but dialled at its port, or the kernel does not tell the original destination.",
+    "Dial the destination itself; the redirect rules bring the connection to the proxy.";
+REDIRECT_NOT_WORKING 3305, "The redirect does not work",
+    "At start the proxy dials an address that the redirect rules must bring back to it, and it did not come back. The proxy is not ready.",
+    "Look at the log of the init step that programs the rules, and whether another tool replaced them.";
+
+// M40: identity.
+PLAINTEXT_REFUSED 4001 => "" 403, "Plaintext is refused here",
+    "The port accepts mesh TLS only (strict), and the client came without.",
+    "Bring the client into the mesh, or except the port with the annotation `gauze.dev/mtls: strict;PORT=permissive`.";
+PEER_REFUSED 4002, "The peer showed no certificate of this mesh",
+    "The TLS handshake failed: the client's certificate is missing, expired, from other roots, or has no identity of this mesh.",
+    "The log names the reason and the peer's address. Look at the certificate of the peer with `gauze proxy config`.";
+PEER_PROTOCOL_UNKNOWN 4003, "The peer speaks none of the mesh's protocols",
+    "The client offered no ALPN that the proxy knows (`gauze/h2`, `gauze/http1`, `gauze/tcp`).",
+    "Compare the versions of the two proxies.";
+CERTIFICATE_EXPIRING 4004, "The proxy's certificate was not renewed in time",
+    "The certificate is past the time at which it should have been renewed, and the authority did not issue a new one.",
+    "Look at the proxy's log for M11 codes. When the certificate expires, all mesh connections of this pod end.";
+STRICT_ENDPOINT_PLAIN 4005, "A plain endpoint of a strict workload is not used",
+    "The workload accepts mesh TLS only, and this endpoint of it has no sidecar, so dialling it could only fail or leak.",
+    "Restart the pod, so that it is injected, or take it out of the Service.";
+
+// M50: routes, splits and policies.
+PARENT_MISSING 5001, "The Service that the object is attached to does not exist",
+    "`parentRefs`, `targetRefs` or `spec.service` names a Service that does not exist. The object has no effect there.",
+    "Correct the name, or create the Service.";
+PARENT_PORT_MISSING 5002, "The Service has no such port",
+    "The port of the reference is none of the Service's ports (`port`, not `targetPort`).",
+    "Correct the port of the reference.";
+PARENT_KIND_UNSUPPORTED 5003, "The object is attached to something else than a Service",
+    "A mesh attaches routes and policies to a Service. Other parents are for other controllers, or for none.",
+    "Attach it to a Service of the core group.";
+HEADLESS_PARENT 5004, "A headless Service cannot have routes or splits",
+    "The Service has no ClusterIP: its clients dial pods, and a dialled pod is never replaced by another.",
+    "Attach the object to a Service with a ClusterIP.";
+SERVICE_TYPE_UNSUPPORTED 5005, "The Service is of a type that leads outside the mesh",
+    "A Service of type ExternalName is only a name in DNS: it has no address and no endpoints in the cluster.",
+    "Use a Service with a selector, or with EndpointSlices of its own.";
+OVERRIDDEN 5006, "A route overrides the split",
+    "The Service port has an HTTPRoute or GRPCRoute, which decides alone. The TrafficSplit has no effect there.",
+    "Move the weights into the route's `backendRefs`, or remove the route.";
+CONFLICT 5007, "An older object of the same kind counts instead",
+    "Two objects claim the same Service port where only one can count: the oldest, then the first by name.",
+    "Remove one of the two, or attach it elsewhere.";
+PROTOCOL_CONFLICT 5008, "The port does not carry what the route matches",
+    "The port is declared opaque or TLS (`appProtocol`, its name, or the list of opaque ports), so its requests cannot be seen.",
+    "Declare the port as `http`, `kubernetes.io/h2c` or `grpc`, or remove the route.";
+BACKEND_MISSING 5101, "The backend does not exist",
+    "The reference names a Service that does not exist. Its share of the requests is answered with 500.",
+    "Correct the name and namespace, or create the Service.";
+BACKEND_PORT_MISSING 5102, "The backend has no such port",
+    "The Service has no such port (`port`, not `targetPort`), or the reference names none. Its share of the requests is answered with 500.",
+    "Correct the port of the reference.";
+BACKEND_KIND_UNSUPPORTED 5103, "The backend is of a kind that cannot be one",
+    "Backends are Services of the core group. The share of this one is answered with 500.",
+    "Refer to a Service.";
+BACKEND_NOT_PERMITTED 5104, "The backend is in another namespace that does not permit it",
+    "A reference into another namespace needs a ReferenceGrant there. The share of this one is answered with 500.",
+    "Create a ReferenceGrant in the backend's namespace, or use a backend of the route's own.";
+WEIGHTS_ALL_ZERO 5105, "All weights are 0",
+    "No backend may receive anything, so every request is answered with 500.",
+    "Give at least one backend a weight above 0.";
+NO_ENDPOINTS 5106, "The backend has no ready endpoint",
+    "The backend exists and its share of the requests is sent there, and no pod of it is ready: they are answered with 503.",
+    "Look at the backend's pods, or set its weight to 0 until they are ready.";
+UNSUPPORTED_FIELD 5201, "A field is not supported",
+    "The field is part of the kind, and gauze does not implement it (yet). The rule is not used, since it would mean something else without it.",
+    "Remove the field; the message says what happens to the rule.";
+UNSUPPORTED_FILTER 5202, "A filter is not supported",
+    "The filter is part of the kind, and gauze does not implement it (yet). Requests of this rule are answered with 500, as the Gateway API asks.",
+    "Remove the filter, or split the rule.";
+INCOMPATIBLE_FILTERS 5203, "Filters of one rule contradict each other",
+    "The Gateway API permits each of these filters alone, not together or not twice.",
+    "Split the rule, or remove one of the filters.";
+INVALID_PATTERN 5204, "A regular expression cannot be used",
+    "It does not compile, is larger than the limit, or uses look-around or back-references, which cost unbounded time.",
+    "Correct the expression: the syntax is RE2's.";
+SPLIT_MATCHES_UNSUPPORTED 5205, "A split with matches is not supported yet",
+    "`spec.matches` restricts a split to some requests; without it all requests would be split. The object has no effect.",
+    "Use an HTTPRoute with these matches and weighted `backendRefs`.";
+}
