@@ -1,1 +1,44 @@
-fn main() {}
+//! `gauze`: thin commands over the functions that the mesh itself runs. One command, one file.
+
+mod demo; // the whole mesh on this machine
+mod exit; // exit codes
+mod terminal; // colours, and whether anybody is looking
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::Exit;
+
+/// A service mesh that one can hold in one's hand.
+#[derive(Parser)]
+#[command(name = "gauze", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+struct Gauze {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Start with `gauze demo`: a whole mesh on this machine, without root and without a cluster.
+Exit codes: 0 fine, 1 found problems, 2 wrong usage, 3 cannot reach, 4 timed out.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole mesh on this machine: control plane, sidecars, a small shop and its load
+    Demo(demo::Arguments),
+    /// Serve as one of the shop's apps
+    #[command(hide = true)]
+    DemoApp(demo::app::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Gauze::parse().command {
+        Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::DemoApp(arguments) => block_on(demo::app::run(arguments)),
+    };
+    exit::report(outcome)
+}
+
+/// Runs one command to its end on this thread.
+fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}

@@ -1,0 +1,193 @@
+//! One app of the shop: HTTP/1.1, HTTP/2 and gRPC on one port. It calls the next app in the same
+//! protocol in which it was called, answers with who served, and keeps a ledger of what it received.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::call::{self, Answer, CALLER, Protocol, Question, REQUEST_ID, RUN};
+use super::client::{Call, CallError, Client};
+use super::ledger::Book;
+use crate::exit::Exit;
+
+/// Which app of the shop this process is.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Its name: web, cart, payments
+    #[arg(long)]
+    service: String,
+    #[arg(long)]
+    version: String,
+    #[arg(long)]
+    pod: String,
+    /// Where it listens
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Whom it calls for every request, and where: NAME=ADDRESS
+    #[arg(long, value_parser = parse_upstream)]
+    calls: Vec<(String, SocketAddr)>,
+    /// End when stdin ends: the parent is gone
+    #[arg(long)]
+    with_parent: bool,
+}
+
+fn parse_upstream(text: &str) -> Result<(String, SocketAddr), String> {
+    let (name, address) = text.split_once('=').ok_or("is not of the form NAME=ADDRESS")?;
+    Ok((name.to_owned(), address.parse().map_err(|_| format!("`{address}` is not an address"))?))
+}
+
+type Body = BoxBody<Bytes, Infallible>;
+
+struct App {
+    service: String,
+    version: String,
+    pod: String,
+    upstreams: Vec<(String, Client)>,
+    book: Mutex<Book>,
+}
+
+/// Serves until the process is ended.
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    if arguments.with_parent {
+        super::children::end_with_parent();
+    }
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    println!("{}", serde_json::json!({ "listening": { "app": [listener.local_addr()?] } }));
+    let upstreams = arguments.calls.into_iter().map(|(name, address)| {
+        let client = Client::new(address, &name);
+        (name, client)
+    });
+    let app = Arc::new(App {
+        service: arguments.service,
+        version: arguments.version,
+        pod: arguments.pod,
+        upstreams: upstreams.collect(),
+        book: Mutex::default(),
+    });
+    loop {
+        // A failed accept concerns one caller, who sees it; the next one is welcome.
+        if let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, app.clone()));
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, app: Arc<App>) {
+    let service = service_fn(move |request| {
+        let app = app.clone();
+        async move { Ok::<_, Infallible>(answer(&app, request).await) }
+    });
+    // A connection that breaks concerns its caller, who sees it.
+    let _ = stream.set_nodelay(true);
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// Answers one request.
+async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
+    if request.uri().path() == "/ledger" {
+        return ledger(app);
+    }
+    let protocol = Protocol::of(&request);
+    let call = Call {
+        protocol,
+        caller: app.service.clone(),
+        run: text(request.headers(), RUN),
+        id: text(request.headers(), REQUEST_ID),
+    };
+    let caller = text(request.headers(), CALLER);
+    lock(app).note(&call.run, &caller, protocol, &call.id);
+    if let Err(problem) = read(protocol, request.into_body()).await {
+        return respond(protocol, Err((StatusCode::BAD_REQUEST, GRPC_INVALID_ARGUMENT, problem)));
+    }
+    respond(protocol, call_upstreams(app, &call).await)
+}
+
+type Outcome = Result<Answer, (StatusCode, &'static str, String)>;
+
+const GRPC_INVALID_ARGUMENT: &str = "3";
+const GRPC_UNAVAILABLE: &str = "14";
+
+/// Reads the request's body to its end.
+async fn read(protocol: Protocol, body: Incoming) -> Result<(), String> {
+    let body = body.collect().await.map_err(|error| format!("the request broke off: {error}"))?.to_bytes();
+    if protocol == Protocol::Grpc {
+        call::unframe::<Question>(&body)?;
+    }
+    Ok(())
+}
+
+async fn call_upstreams(app: &App, call: &Call) -> Outcome {
+    let mut calls = Vec::with_capacity(app.upstreams.len());
+    for (name, client) in &app.upstreams {
+        let failed = |CallError(reason)| {
+            (StatusCode::BAD_GATEWAY, GRPC_UNAVAILABLE, format!("{} calls {name}: {reason}", app.service))
+        };
+        calls.push(client.call(call).await.map_err(failed)?);
+    }
+    Ok(Answer { service: app.service.clone(), version: app.version.clone(), pod: app.pod.clone(), calls })
+}
+
+fn respond(protocol: Protocol, outcome: Outcome) -> Response<Body> {
+    let mut response = match (protocol, outcome) {
+        (Protocol::Grpc, Ok(answer)) => grpc(call::frame(&answer), "0", None),
+        (Protocol::Grpc, Err((_, status, problem))) => grpc(Bytes::new(), status, Some(problem)),
+        (_, Ok(answer)) => json(&answer),
+        (_, Err((status, _, problem))) => {
+            let mut response = Response::new(full(problem.into()));
+            *response.status_mut() = status;
+            response
+        }
+    };
+    response.headers_mut().insert("server", HeaderValue::from_static("gauze-shop"));
+    response
+}
+
+/// A gRPC answer: the message, then the status in the trailers.
+fn grpc(message: Bytes, status: &'static str, problem: Option<String>) -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    if let Some(problem) = problem.and_then(|problem| HeaderValue::from_str(&problem).ok()) {
+        trailers.insert("grpc-message", problem);
+    }
+    let body = Full::new(message).with_trailers(async move { Some(Ok(trailers)) });
+    let mut response = Response::new(body.boxed());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn ledger(app: &App) -> Response<Body> {
+    json(&lock(app).read(&app.service, &app.version, &app.pod))
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Body> {
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    let mut response = Response::new(full(text.into()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).boxed()
+}
+
+fn lock(app: &App) -> std::sync::MutexGuard<'_, Book> {
+    app.book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A header as text; empty where there is none.
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
