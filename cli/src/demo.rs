@@ -62,6 +62,13 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Runs the demo.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let written = objects::write(&arguments.directory, &arguments.address_base, arguments.reset)?;
-    let _ = (written, arguments.duration, arguments.rate, arguments.seed, arguments.certificate_life, arguments.json);
+    let _ = (
+        written,
+        arguments.duration,
+        arguments.rate,
+        arguments.seed,
+        arguments.certificate_life,
+        arguments.json,
+    );
     Ok(Exit::Fine)
 }

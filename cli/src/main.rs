@@ -1,5 +1,6 @@
 //! `gauze`: thin commands over the functions that the mesh itself runs. One command, one file.
 
+mod admin; // asks sidecars and control planes
 mod demo; // the whole mesh on this machine
 mod exit; // exit codes
 mod terminal; // colours, and whether anybody is looking
@@ -18,7 +19,8 @@ struct Gauze {
     command: Command,
 }
 
-const AFTER_HELP: &str = "Start with `gauze demo`: a whole mesh on this machine, without root and without a cluster.
+const AFTER_HELP: &str =
+    "Start with `gauze demo`: a whole mesh on this machine, without root and without a cluster.
 Exit codes: 0 fine, 1 found problems, 2 wrong usage, 3 cannot reach, 4 timed out.";
 
 #[derive(Subcommand)]

@@ -66,17 +66,28 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     println!("{}", serde_json::json!({ "listening": { "app": [listener.local_addr()?] } }));
-    let upstreams = arguments.calls.into_iter().map(|(name, address)| {
-        let client = Client::new(address, &name);
-        (name, client)
-    });
-    let app = Arc::new(App {
-        service: arguments.service,
-        version: arguments.version,
-        pod: arguments.pod,
-        upstreams: upstreams.collect(),
-        book: Mutex::default(),
-    });
+    accept(listener, App::new(arguments)).await;
+    Ok(Exit::Fine)
+}
+
+impl App {
+    fn new(arguments: Arguments) -> App {
+        let upstreams = arguments.calls.into_iter().map(|(name, address)| {
+            let client = Client::new(address, &name);
+            (name, client)
+        });
+        App {
+            service: arguments.service,
+            version: arguments.version,
+            pod: arguments.pod,
+            upstreams: upstreams.collect(),
+            book: Mutex::default(),
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, app: App) {
+    let app = Arc::new(app);
     loop {
         // A failed accept concerns one caller, who sees it; the next one is welcome.
         if let Ok((stream, _)) = listener.accept().await {
@@ -190,4 +201,67 @@ fn lock(app: &App) -> std::sync::MutexGuard<'_, Book> {
 /// A header as text; empty where there is none.
 fn text(headers: &HeaderMap, name: &str) -> String {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::ledger::Ledger;
+
+    /// An app on a port of its own; its ledger is read over the wire, as the story does.
+    async fn start(service: &str, calls: Vec<(String, SocketAddr)>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let arguments = Arguments {
+            service: service.to_owned(),
+            version: "v1".to_owned(),
+            pod: format!("{service}-0"),
+            listen: address,
+            calls,
+            with_parent: false,
+        };
+        tokio::spawn(accept(listener, App::new(arguments)));
+        address
+    }
+
+    async fn read_ledger(address: SocketAddr) -> Ledger {
+        let text = crate::admin::Endpoint::Tcp(address).get("/ledger").await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn call(protocol: Protocol, id: &str) -> Call {
+        Call { protocol, caller: "client".into(), run: "test".into(), id: id.into() }
+    }
+
+    #[tokio::test]
+    async fn a_call_goes_down_the_chain_in_its_protocol_and_every_app_counts_it() {
+        let payments = start("payments", vec![]).await;
+        let cart = start("cart", vec![("payments".into(), payments)]).await;
+        let client = Client::new(cart, "cart");
+        for protocol in Protocol::ALL {
+            for number in 0..2 {
+                let answer =
+                    client.call(&call(protocol, &format!("{}-{number}", protocol.as_str()))).await.unwrap();
+                assert_eq!((answer.service.as_str(), answer.calls[0].service.as_str()), ("cart", "payments"));
+            }
+        }
+        let ledger = read_ledger(payments).await;
+        let counted: Vec<_> =
+            ledger.received.iter().map(|line| (line.from.as_str(), line.protocol, line.requests)).collect();
+        assert_eq!(counted, Protocol::ALL.map(|protocol| ("cart", protocol, 2)));
+        assert_eq!(ledger.duplicates, 0);
+    }
+
+    #[tokio::test]
+    async fn a_failure_down_the_chain_names_who_called_whom() {
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let cart = start("cart", vec![("payments".into(), nobody)]).await;
+        let client = Client::new(cart, "cart");
+        for (protocol, expected) in [
+            (Protocol::Http1, "502 by the app cart calls payments: cannot connect: connection refused"),
+            (Protocol::Grpc, "gRPC status 14 cart calls payments: cannot connect: connection refused"),
+        ] {
+            assert_eq!(client.call(&call(protocol, "1")).await, Err(CallError(expected.to_owned())));
+        }
+    }
 }

@@ -113,7 +113,12 @@ mod tests {
             pod: "payments-0".into(),
             calls: vec![],
         };
-        Answer { service: "cart".into(), version: "v2".into(), pod: "cart-v2-0".into(), calls: vec![payments] }
+        Answer {
+            service: "cart".into(),
+            version: "v2".into(),
+            pod: "cart-v2-0".into(),
+            calls: vec![payments],
+        }
     }
 
     #[test]

@@ -57,7 +57,12 @@ impl Child {
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         match tokio::time::timeout(START_TIMEOUT, stdout.read_line(&mut line)).await {
-            Err(_) => bail!("{} does not listen after {} s\n{}", self.name, START_TIMEOUT.as_secs(), self.last_words()),
+            Err(_) => bail!(
+                "{} does not listen after {} s\n{}",
+                self.name,
+                START_TIMEOUT.as_secs(),
+                self.last_words()
+            ),
             Ok(Err(error)) => return Err(error.into()),
             Ok(Ok(0)) => {
                 let status = self.process.wait().await?;
@@ -77,7 +82,8 @@ impl Child {
     pub(crate) fn address(&self, what: &str) -> anyhow::Result<SocketAddr> {
         let said = &self.listening[what];
         let address = said.as_str().or_else(|| said[0].as_str());
-        let address = address.with_context(|| format!("{} does not say where its {what} listens", self.name))?;
+        let address =
+            address.with_context(|| format!("{} does not say where its {what} listens", self.name))?;
         address.parse().with_context(|| format!("{} listens for {what} on `{address}`", self.name))
     }
 

@@ -195,7 +195,8 @@ async fn read_http(response: Response<Incoming>) -> Result<Answer, CallError> {
     if head.status != StatusCode::OK {
         return Err(refused(head.status, &head.headers, &body));
     }
-    serde_json::from_slice(&body).map_err(|error| CallError(format!("an answer that cannot be read: {error}")))
+    serde_json::from_slice(&body)
+        .map_err(|error| CallError(format!("an answer that cannot be read: {error}")))
 }
 
 async fn read_grpc(response: Response<Incoming>) -> Result<Answer, CallError> {

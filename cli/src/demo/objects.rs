@@ -49,7 +49,8 @@ fn with_addresses(text: &str, address_base: &str) -> String {
 /// # Errors
 /// It is no such thing.
 pub(crate) fn parse_address_base(text: &str) -> Result<String, String> {
-    let problem = || format!("`{text}` is not of the form 127.N, with N from 0 to 255: pods live on loopback");
+    let problem =
+        || format!("`{text}` is not of the form 127.N, with N from 0 to 255: pods live on loopback");
     let (first, second) = text.split_once('.').ok_or_else(problem)?;
     let second: u8 = second.parse().map_err(|_| problem())?;
     if first == "127" { Ok(format!("127.{second}")) } else { Err(problem()) }

@@ -82,7 +82,8 @@ impl Objects {
     fn pod(&self, object: &Value) -> anyhow::Result<Pod> {
         let name = text(object, &["metadata", "name"])?;
         let pod = || -> anyhow::Result<Pod> {
-            let ip: IpAddr = text(object, &["status", "podIP"])?.parse().context("status.podIP is no address")?;
+            let ip: IpAddr =
+                text(object, &["status", "podIP"])?.parse().context("status.podIP is no address")?;
             let port = object["spec"]["containers"][0]["ports"][0]["containerPort"].as_u64();
             let port = port.and_then(|port| u16::try_from(port).ok());
             let port = port.context("spec.containers[0].ports[0].containerPort is missing")?;
