@@ -9,4 +9,5 @@ mod detection; // what kind of bytes a connection carries
 mod http; // requests between two sidecars
 mod mtls; // who may speak to whom, and that nobody else can listen
 mod promises; // docs/promises.md names tests that exist
+mod routing; // HTTPRoute, GRPCRoute, TrafficPolicy
 mod splitting; // traffic moves by weight
