@@ -9,10 +9,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use gauze_model::cluster::{Cluster, Endpoint, EndpointSet, Transport};
+use gauze_model::cluster::{
+    Balance, CONNECT_TIMEOUT, Cluster, Endpoint, EndpointSet, Limits, Transport, Workload,
+};
 use gauze_model::listener::{HttpTarget, Inbound, Listener, Outbound, PortProtocol};
-use gauze_model::{Kind, Name, Origin, RouteTable, Snapshot, SpiffeId};
+use gauze_model::{Name, Origin, RouteTable, Snapshot, SpiffeId};
+use tokio::sync::Notify;
+
+use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Metrics};
 
 /// All that the data path knows at one moment.
 #[derive(Debug, Default)]
@@ -57,19 +63,32 @@ pub struct TcpShare {
 #[derive(Debug)]
 pub struct ClusterTarget {
     pub name: Name,
-    /// `None`: known not to exist.
-    pub cluster: Option<Arc<Cluster>>,
+    /// Whether it exists; if it does not, every request to it is refused.
+    pub known: bool,
+    pub balance: Balance,
+    pub terms: Arc<Terms>,
     pub endpoints: Vec<Arc<EndpointTarget>>,
+}
+
+/// On what terms the endpoints of a cluster are dialled, and what counts against its limits.
+#[derive(Debug)]
+pub struct Terms {
+    pub connect_timeout: Duration,
+    pub limits: Limits,
     pub live: Arc<ClusterLive>,
 }
 
 /// One endpoint of a cluster.
 #[derive(Debug)]
 pub struct EndpointTarget {
-    pub endpoint: Endpoint,
+    /// Relative share.
+    pub weight: u32,
+    pub workload: Workload,
     /// How it is dialled, and the key of the pools.
     pub peer: Arc<Peer>,
+    pub terms: Arc<Terms>,
     pub live: Arc<EndpointLive>,
+    pub metrics: Arc<EdgeMetrics>,
 }
 
 /// An address as it is dialled, shared by all clusters that hold it.
@@ -95,7 +114,7 @@ pub struct ClusterLive {
     pub pending: AtomicU32,
     pub requests: AtomicU32,
     /// Told whenever a connection ends or becomes idle.
-    pub freed: tokio::sync::Notify,
+    pub freed: Notify,
 }
 
 /// What is in flight to one endpoint, and how fast it answered.
@@ -134,7 +153,6 @@ pub struct Targets {
     clusters: HashMap<Name, Weak<ClusterLive>>,
     endpoints: HashMap<EndpointKey, Weak<EndpointLive>>,
     peers: HashMap<(SocketAddr, Transport), Weak<Peer>>,
-    last_peer: u64,
 }
 
 /// What a cluster was built from; equal pointers yield the same target again.
@@ -142,7 +160,7 @@ pub struct Targets {
 struct BuiltCluster {
     cluster: Option<Arc<Cluster>>,
     endpoints: Option<Arc<EndpointSet>>,
-    target: Arc<ClusterTarget>,
+    target: Weak<ClusterTarget>,
 }
 
 /// The own pod's addresses: its endpoints are dialled in plaintext over `lo`, not through two sidecars.
@@ -155,117 +173,143 @@ pub struct OwnAddresses {
 
 impl Targets {
     pub fn new(workers: usize, own: OwnAddresses) -> Targets {
-        Targets { workers, own, ..Targets::default() }
+        Targets { workers: workers.max(1), own, ..Targets::default() }
     }
 
     /// The view of a snapshot. What the snapshot refers to and does not hold counts as known not to
     /// exist: whoever hands snapshots over warms them first.
-    pub fn build(&mut self, snapshot: &Snapshot) -> View {
+    pub fn build(&mut self, snapshot: &Snapshot, metrics: &Metrics) -> View {
         let mut view = View::default();
         for (name, listener) in &snapshot.listeners {
             match (name, &**listener) {
                 (_, Listener::Inbound(inbound)) => view.inbound = Some(Arc::new(inbound.clone())),
                 (Name::Outbound { address, .. }, Listener::Outbound(outbound)) => {
-                    let target = self.outbound(*address, outbound, snapshot);
+                    let target = self.outbound(*address, outbound, snapshot, metrics);
                     view.outbound.insert(*address, Arc::new(target));
                 }
                 (_, Listener::Outbound(_)) => {}
             }
         }
-        self.forget(snapshot);
+        self.forget();
         view
     }
 
-    fn outbound(&mut self, address: SocketAddr, outbound: &Outbound, snapshot: &Snapshot) -> OutboundTarget {
+    fn outbound(
+        &mut self,
+        address: SocketAddr,
+        outbound: &Outbound,
+        snapshot: &Snapshot,
+        metrics: &Metrics,
+    ) -> OutboundTarget {
+        let mut cluster = |name: &Name| self.cluster(name, snapshot, metrics);
         let http = match &outbound.http {
-            HttpTarget::Cluster(name) => HttpRoute::Cluster(self.cluster(name, snapshot)),
+            HttpTarget::Cluster(name) => HttpRoute::Cluster(cluster(name)),
             HttpTarget::Routes(name) => match snapshot.routes.get(name) {
-                Some(table) => HttpRoute::Table(table.resolve(|name| self.cluster(name, snapshot))),
+                Some(table) => HttpRoute::Table(table.resolve(&mut cluster)),
                 None => HttpRoute::Absent,
             },
         };
         let tcp = outbound.tcp.iter();
-        let tcp = tcp
-            .map(|share| TcpShare { cluster: self.cluster(&share.cluster, snapshot), weight: share.weight });
-        let tcp = tcp.collect();
-        let live = carried_over(&mut self.outbounds, address, OutboundLive::default);
+        let tcp = tcp.map(|share| TcpShare { cluster: cluster(&share.cluster), weight: share.weight }).collect();
         OutboundTarget {
             address,
             origin: outbound.origin.clone(),
             protocol: outbound.protocol,
             http,
             tcp,
-            live,
+            live: carried_over(&mut self.outbounds, address, OutboundLive::default),
         }
     }
 
-    fn cluster(&mut self, name: &Name, snapshot: &Snapshot) -> Arc<ClusterTarget> {
+    fn cluster(&mut self, name: &Name, snapshot: &Snapshot, metrics: &Metrics) -> Arc<ClusterTarget> {
         let cluster = snapshot.clusters.get(name);
         let endpoints = snapshot.endpoints.get(name);
         if let Some(built) = self.built.get(name)
             && same(built.cluster.as_ref(), cluster)
             && same(built.endpoints.as_ref(), endpoints)
+            && let Some(target) = built.target.upgrade()
         {
-            return Arc::clone(&built.target);
+            return target;
         }
+        let terms = Arc::new(Terms {
+            connect_timeout: cluster.map_or(CONNECT_TIMEOUT, |cluster| cluster.connect_timeout),
+            limits: cluster.map_or_else(Limits::default, |cluster| cluster.limits),
+            live: carried_over(&mut self.clusters, name.clone(), ClusterLive::default),
+        });
         let set = endpoints.map(|set| set.endpoints.as_slice()).unwrap_or_default();
         let target = Arc::new(ClusterTarget {
             name: name.clone(),
-            cluster: cluster.cloned(),
-            endpoints: set.iter().map(|endpoint| Arc::new(self.endpoint(name, endpoint))).collect(),
-            live: carried_over(&mut self.clusters, name.clone(), ClusterLive::default),
+            known: cluster.is_some(),
+            balance: cluster.map(|cluster| cluster.balance).unwrap_or_default(),
+            endpoints: set.iter().map(|endpoint| self.endpoint(name, endpoint, &terms, metrics)).collect(),
+            terms,
         });
         let built = BuiltCluster {
             cluster: cluster.cloned(),
             endpoints: endpoints.cloned(),
-            target: Arc::clone(&target),
+            target: Arc::downgrade(&target),
         };
         self.built.insert(name.clone(), built);
         target
     }
 
-    fn endpoint(&mut self, cluster: &Name, endpoint: &Endpoint) -> EndpointTarget {
-        let key = EndpointKey {
-            cluster: cluster.clone(),
-            address: endpoint.address,
-            identity: match &endpoint.transport {
-                Transport::Mesh(identity) => Some(identity.clone()),
-                Transport::Plain => None,
-            },
-            uid: endpoint.workload.uid.clone(),
-        };
-        let workers = self.workers.max(1);
-        EndpointTarget {
-            endpoint: endpoint.clone(),
-            peer: self.peer(endpoint),
-            live: carried_over(&mut self.endpoints, key, || EndpointLive::new(workers)),
-        }
-    }
-
-    /// How an endpoint is dialled.
-    fn peer(&mut self, endpoint: &Endpoint) -> Arc<Peer> {
+    fn endpoint(
+        &mut self,
+        cluster: &Name,
+        endpoint: &Endpoint,
+        terms: &Arc<Terms>,
+        metrics: &Metrics,
+    ) -> Arc<EndpointTarget> {
         let (address, transport) = match self.own.app_behind(endpoint.address) {
             Some(app) => (app, Transport::Plain),
             None => (endpoint.address, endpoint.transport.clone()),
         };
-        let last = &mut self.last_peer;
-        carried_over(&mut self.peers, (address, transport.clone()), || {
-            *last += 1;
-            Peer { id: *last, address, transport }
+        let identity = match &transport {
+            Transport::Mesh(identity) => Some(identity),
+            Transport::Plain => None,
+        };
+        let key = EndpointKey {
+            cluster: cluster.clone(),
+            address,
+            identity: identity.cloned(),
+            uid: endpoint.workload.uid.clone(),
+        };
+        let workers = self.workers;
+        let live = carried_over(&mut self.endpoints, key, || EndpointLive::new(workers));
+        let labels = EdgeLabels::of(Direction::Outbound, &cluster.to_string(), &endpoint.workload, identity);
+        let peer_key = (address, transport.clone());
+        Arc::new(EndpointTarget {
+            weight: endpoint.weight,
+            workload: endpoint.workload.clone(),
+            peer: carried_over(&mut self.peers, peer_key, || Peer::new(address, transport)),
+            terms: Arc::clone(terms),
+            live,
+            metrics: metrics.edge(labels),
         })
     }
 
     /// Drops what nothing refers to any more.
-    fn forget(&mut self, snapshot: &Snapshot) {
-        self.built.retain(|name, built| {
-            Arc::strong_count(&built.target) > 1
-                || snapshot.clusters.contains_key(name)
-                || snapshot.absent.contains(&(Kind::Cluster, name.clone()))
-        });
+    fn forget(&mut self) {
+        self.built.retain(|_, built| built.target.strong_count() > 0);
         self.outbounds.retain(|_, live| live.strong_count() > 0);
         self.clusters.retain(|_, live| live.strong_count() > 0);
         self.endpoints.retain(|_, live| live.strong_count() > 0);
         self.peers.retain(|_, peer| peer.strong_count() > 0);
+    }
+}
+
+impl Peer {
+    pub fn new(address: SocketAddr, transport: Transport) -> Peer {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Peer { id: NEXT.fetch_add(1, Ordering::Relaxed), address, transport }
+    }
+
+    /// Who must answer there; `None`: outside the mesh.
+    pub fn identity(&self) -> Option<&SpiffeId> {
+        match &self.transport {
+            Transport::Mesh(identity) => Some(identity),
+            Transport::Plain => None,
+        }
     }
 }
 
@@ -302,7 +346,7 @@ impl OwnAddresses {
 }
 
 impl EndpointLive {
-    fn new(workers: usize) -> EndpointLive {
+    pub fn new(workers: usize) -> EndpointLive {
         EndpointLive {
             in_flight: AtomicU32::new(0),
             latency: (0..workers).map(|_| Latency::default()).collect(),

@@ -2,6 +2,7 @@
 //! once and then counts without a lock or a lookup by label.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,12 @@ pub struct EdgeMetrics {
     families: Arc<Families>,
     upstream: OnceLock<Upstream>,
     protocols: [OnceLock<ProtocolMetrics>; PROTOCOLS.len()],
+}
+
+impl fmt::Debug for EdgeMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.labels.fmt(f)
+    }
 }
 
 /// Counts a connection as open until it drops.
