@@ -210,7 +210,8 @@ impl Targets {
             },
         };
         let tcp = outbound.tcp.iter();
-        let tcp = tcp.map(|share| TcpShare { cluster: cluster(&share.cluster), weight: share.weight }).collect();
+        let tcp =
+            tcp.map(|share| TcpShare { cluster: cluster(&share.cluster), weight: share.weight }).collect();
         OutboundTarget {
             address,
             origin: outbound.origin.clone(),
