@@ -1,6 +1,8 @@
 //! What a connection speaks, from its first bytes. Pure: whoever reads them keeps the time, gives the
 //! bytes back to whoever carries the connection, and knows what the port was declared to be.
 
+use crate::framing::is_token;
+
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detected {
@@ -90,11 +92,6 @@ fn absolute_form(target: &[u8]) -> Detected {
         (Some(false), _) | (_, Some(false)) => Detected::NeedMore,
         (None, None) => Detected::Opaque,
     }
-}
-
-/// RFC 9110, 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

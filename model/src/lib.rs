@@ -8,6 +8,7 @@
 pub mod cluster; // a backend: its endpoints, limits and expectations
 pub mod codes; // the register of problem codes
 pub mod detect; // what the first bytes of a connection speak
+pub mod framing; // where HTTP/1 messages begin and end
 pub mod identity; // SPIFFE ids
 pub mod listener; // where a connection goes: inbound and outbound
 pub mod name; // what a resource is called on the wire
