@@ -13,6 +13,9 @@ pub mod target; // what the data path reads
 pub mod tls; // mutual TLS inside the mesh
 
 pub mod access_log; // one line for each request
+pub mod certificates; // who this proxy is
+pub mod config; // what the data path knows
+pub mod control_plane; // how the control plane is dialled
 pub mod metrics; // every number that the proxy shows
 pub mod record; // the facts of one request
 pub mod redirect; // the init step that brings a pod's TCP here
