@@ -138,20 +138,8 @@ impl Ads {
 
     /// Dials, and says what is wanted and held.
     async fn open(&mut self) -> Result<Stream, StreamError> {
-        let (control_plane, credentials) = (&self.control_plane, &mut self.credentials);
         let hello = self.state.client.hello();
-        let opening = async {
-            // The sender lives as long as the process.
-            let credentials = credentials.wait_for(Option::is_some).await.ok().and_then(|current| current.clone());
-            let credentials = credentials.ok_or(StreamError::Ended)?;
-            let channel = control_plane.dial(&credentials.roots, Some(&credentials)).await?;
-            let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_MAX);
-            let (requests, outgoing) = mpsc::unbounded_channel();
-            // Before the call: a server may send its headers only with its first answer.
-            send(&requests, hello);
-            let responses = client.delta_aggregated_resources(UnboundedReceiverStream::new(outgoing)).await?;
-            Ok(Stream { requests, responses: responses.into_inner() })
-        };
+        let opening = open(&self.control_plane, &mut self.credentials, hello);
         let (asked_meanwhile, stream) = meanwhile(&mut self.events, &mut self.state, opening).await;
         let stream = stream?;
         send(&stream.requests, asked_meanwhile);
@@ -178,6 +166,23 @@ impl Ads {
 struct Stream {
     requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+async fn open(
+    control_plane: &ControlPlane,
+    credentials: &mut watch::Receiver<Option<Arc<Credentials>>>,
+    hello: Requests,
+) -> Result<Stream, StreamError> {
+    // The sender lives as long as the process.
+    let credentials = credentials.wait_for(Option::is_some).await.ok().and_then(|current| current.clone());
+    let credentials = credentials.ok_or(StreamError::Ended)?;
+    let channel = control_plane.dial(&credentials.roots, Some(&credentials)).await?;
+    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_MAX);
+    let (requests, outgoing) = mpsc::unbounded_channel();
+    // Before the call: a server may send its headers only with its first answer.
+    send(&requests, hello);
+    let responses = client.delta_aggregated_resources(UnboundedReceiverStream::new(outgoing)).await?;
+    Ok(Stream { requests, responses: responses.into_inner() })
 }
 
 fn send(queue: &mpsc::UnboundedSender<DeltaDiscoveryRequest>, requests: Requests) {
