@@ -123,7 +123,6 @@ fn flag(record: &Record) -> &'static str {
     }
 }
 
-
 /// A JSON object that is being written.
 struct Line<'o> {
     out: &'o mut Vec<u8>,

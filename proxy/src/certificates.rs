@@ -67,7 +67,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const FILE_MAX: u64 = 1024 * 1024;
 
 impl Certificates {
-    pub fn new(settings: &Settings, control_plane: Arc<ControlPlane>, tls: Tls, metrics: Arc<Metrics>) -> Certificates {
+    pub fn new(
+        settings: &Settings,
+        control_plane: Arc<ControlPlane>,
+        tls: Tls,
+        metrics: Arc<Metrics>,
+    ) -> Certificates {
         let (of, workload) = (&settings.control_plane, &settings.workload);
         Certificates {
             control_plane,
@@ -113,7 +118,8 @@ impl Certificates {
     /// Asks for a certificate with a new key and uses it; returns what is left of its life.
     async fn replace(&self) -> Result<Duration, CertificateError> {
         let request = tokio::time::timeout(REQUEST_TIMEOUT, self.request());
-        let credentials = request.await.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??;
+        let credentials =
+            request.await.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??;
         self.put_to_use(credentials)?;
         let expiry = self.tls.expiry().unwrap_or(UNIX_EPOCH);
         Ok(expiry.duration_since(SystemTime::now()).unwrap_or_default())
@@ -145,7 +151,9 @@ impl Certificates {
     fn put_to_use(&self, credentials: Credentials) -> Result<(), CertificateError> {
         self.tls.set(Some(&credentials))?;
         let expiry = self.tls.expiry().and_then(|expiry| expiry.duration_since(UNIX_EPOCH).ok());
-        self.metrics.certificate_expiry.set(expiry.map_or(0, |since| since.as_secs().try_into().unwrap_or(i64::MAX)));
+        self.metrics
+            .certificate_expiry
+            .set(expiry.map_or(0, |since| since.as_secs().try_into().unwrap_or(i64::MAX)));
         self.current.send_replace(Some(Arc::new(credentials)));
         Ok(())
     }
@@ -181,12 +189,14 @@ impl Certificates {
 impl Files {
     fn roots(&self) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
         let text = read(&self.trust_roots)?;
-        certificates(&text).map_err(|problem| CertificateError::File { path: self.trust_roots.clone(), problem })
+        certificates(&text)
+            .map_err(|problem| CertificateError::File { path: self.trust_roots.clone(), problem })
     }
 
     /// The token as the value of an `authorization` header, which is never shown.
     fn bearer(&self) -> Result<MetadataValue<tonic::metadata::Ascii>, CertificateError> {
-        let unusable = |_| CertificateError::File { path: self.token.clone(), problem: "not a token".to_owned() };
+        let unusable =
+            |_| CertificateError::File { path: self.token.clone(), problem: "not a token".to_owned() };
         let token = read(&self.token)?;
         let mut bearer = MetadataValue::try_from(format!("Bearer {}", token.trim())).map_err(unusable)?;
         bearer.set_sensitive(true);

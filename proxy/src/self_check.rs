@@ -56,10 +56,9 @@ impl SelfCheck {
     /// # Errors
     /// The first family whose connections are not redirected to this process.
     pub async fn check(&self, pod_ips: &[IpAddr]) -> Result<(), NotRedirected> {
-        for (probe, has_family) in [
-            (PROBE_V4, pod_ips.iter().any(IpAddr::is_ipv4)),
-            (PROBE_V6, pod_ips.iter().any(IpAddr::is_ipv6)),
-        ] {
+        for (probe, has_family) in
+            [(PROBE_V4, pod_ips.iter().any(IpAddr::is_ipv4)), (PROBE_V6, pod_ips.iter().any(IpAddr::is_ipv6))]
+        {
             if has_family {
                 self.dial(probe).await.map_err(|problem| NotRedirected { probe, problem })?;
             }
@@ -98,7 +97,9 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("bound");
             let (ours, other) = (SelfCheck::default(), SelfCheck::default());
-            for (answering, expected) in [(&ours, Ok(())), (&other, Err("another process answered".to_owned()))] {
+            for (answering, expected) in
+                [(&ours, Ok(())), (&other, Err("another process answered".to_owned()))]
+            {
                 let accept = async { answering.answer(listener.accept().await.expect("a probe").0).await };
                 let (seen, ()) = tokio::join!(ours.dial(address), accept);
                 assert_eq!(seen, expected);

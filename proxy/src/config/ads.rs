@@ -193,7 +193,11 @@ fn send(queue: &mpsc::UnboundedSender<DeltaDiscoveryRequest>, requests: Requests
 }
 
 /// Awaits `future` without being deaf to events; returns what they would say on a stream.
-async fn meanwhile<T>(events: &mut Events, state: &mut State, future: impl Future<Output = T>) -> (Requests, T) {
+async fn meanwhile<T>(
+    events: &mut Events,
+    state: &mut State,
+    future: impl Future<Output = T>,
+) -> (Requests, T) {
     let mut future = std::pin::pin!(future);
     let mut requests = Requests::new();
     loop {
@@ -299,7 +303,8 @@ impl State {
     /// Brings into use what has changed.
     fn publish(&mut self) {
         let snapshot = self.client.snapshot();
-        let view = (!Arc::ptr_eq(&snapshot, &self.snapshot)).then(|| self.targets.build(&snapshot, &self.metrics));
+        let view =
+            (!Arc::ptr_eq(&snapshot, &self.snapshot)).then(|| self.targets.build(&snapshot, &self.metrics));
         self.snapshot = snapshot;
         for address in view.iter().flat_map(|view| view.outbound.keys()) {
             self.kept.forget(*address);
