@@ -21,7 +21,8 @@ pub(super) fn inbound(
     let strictness = pods::strictness(world, pod, problems);
     let mut ports = BTreeMap::new();
     for port in named_ports(world, pod, &addresses).into_iter().chain(strictness.ports.keys().copied()) {
-        let port_of = InboundPort { protocol: protocol(world, pod, &addresses, port), mtls: strictness.of(port) };
+        let port_of =
+            InboundPort { protocol: protocol(world, pod, &addresses, port), mtls: strictness.of(port) };
         ports.insert(port, port_of);
     }
     Some(Listener::Inbound(Inbound {
@@ -51,6 +52,7 @@ fn protocol(world: &World, pod: &Pod, addresses: &[IpAddr], port: u16) -> PortPr
     if opaque.is_some_and(|ports| pods::lists(ports, port)) {
         return PortProtocol::Opaque;
     }
-    let declared = addresses.iter().map(|address| services::pod_protocol(world, SocketAddr::new(*address, port)));
+    let declared =
+        addresses.iter().map(|address| services::pod_protocol(world, SocketAddr::new(*address, port)));
     ports::agree(declared).unwrap_or_else(|| ports::by_number([port]))
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gauze_model::SpiffeId;
 use gauze_model::cluster::{Transport, Workload};
 use gauze_model::listener::Mtls;
+use gauze_model::{Code, SpiffeId};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{annotation, annotation_path, name_of, namespace_of};
-use crate::problem::{Problem, codes};
+use crate::problem::Problem;
 use crate::world::{ObjectKind, World, origin};
 
 /// Our sidecar: an init container of this name with `restartPolicy: Always`.
@@ -50,9 +50,7 @@ pub(super) fn at(world: &World, address: IpAddr) -> Option<&Arc<Pod>> {
 
 pub(super) fn workload(pod: &Pod) -> Workload {
     let labels = pod.metadata.labels.as_ref();
-    let label = |keys: [&str; 2]| {
-        keys.iter().find_map(|key| labels?.get(*key)).cloned().unwrap_or_default()
-    };
+    let label = |keys: [&str; 2]| keys.iter().find_map(|key| labels?.get(*key)).cloned().unwrap_or_default();
     Workload {
         namespace: namespace_of(&pod.metadata).to_owned(),
         pod: name_of(&pod.metadata).to_owned(),
@@ -72,9 +70,9 @@ pub(super) fn addresses(pod: &Pod) -> Vec<IpAddr> {
 
 fn sidecar(pod: &Pod) -> Option<&Container> {
     let containers = pod.spec.as_ref()?.init_containers.as_ref()?;
-    containers.iter().find(|container| {
-        container.name == SIDECAR && container.restart_policy.as_deref() == Some("Always")
-    })
+    containers
+        .iter()
+        .find(|container| container.name == SIDECAR && container.restart_policy.as_deref() == Some("Always"))
 }
 
 fn is_on_host_network(pod: &Pod) -> bool {
@@ -89,7 +87,8 @@ fn has_ended(pod: &Pod) -> bool {
 /// Whether the sidecar's arguments except the port: `--skip-inbound-ports=25,9000-9100`, or in two arguments.
 fn skips(sidecar: &Container, port: u16) -> bool {
     let arguments = || sidecar.args.iter().flatten().map(String::as_str);
-    let joined = arguments().filter_map(|argument| argument.strip_prefix(SKIP_INBOUND_PORTS)?.strip_prefix('='));
+    let joined =
+        arguments().filter_map(|argument| argument.strip_prefix(SKIP_INBOUND_PORTS)?.strip_prefix('='));
     let apart = arguments().zip(arguments().skip(1)).filter(|(flag, _)| *flag == SKIP_INBOUND_PORTS);
     joined.chain(apart.map(|(_, ports)| ports)).any(|ports| lists(ports, port))
 }
@@ -123,14 +122,16 @@ pub(super) fn strictness(world: &World, pod: &Pod, problems: &mut Vec<Problem>) 
     let namespace = world.namespace(namespace_of(&pod.metadata)).map(|namespace| &namespace.metadata);
     let (text, kind, metadata) = if let Some(text) = annotation(&pod.metadata, MTLS_ANNOTATION) {
         (text, ObjectKind::Pod, &pod.metadata)
-    } else if let Some((text, metadata)) = namespace.and_then(|at| Some((annotation(at, MTLS_ANNOTATION)?, at))) {
+    } else if let Some((text, metadata)) =
+        namespace.and_then(|at| Some((annotation(at, MTLS_ANNOTATION)?, at)))
+    {
         (text, ObjectKind::Namespace, metadata)
     } else {
         return Strictness { default: world.settings().mtls, ports: BTreeMap::new() };
     };
     parse_strictness(text).unwrap_or_else(|| {
         problems.push(Problem::new(
-            codes::ANNOTATION_INVALID,
+            Code::INVALID_VALUE,
             origin(kind, metadata).at(annotation_path(MTLS_ANNOTATION)),
             format!(
                 "`{text}` is not understood, so everything is strict; write `strict` or `permissive`, and exceptions as in `strict;9090=permissive`"
@@ -171,7 +172,10 @@ mod tests {
         for (text, expected) in [
             ("strict", strict(&[])),
             ("strict;9090=permissive", strict(&[(9090, Mtls::Permissive)])),
-            (" strict ; 9090 = permissive ; 1=strict", strict(&[(9090, Mtls::Permissive), (1, Mtls::Strict)])),
+            (
+                " strict ; 9090 = permissive ; 1=strict",
+                strict(&[(9090, Mtls::Permissive), (1, Mtls::Strict)]),
+            ),
             ("Strict", None),
             ("", None),
             ("strict;9090", None),

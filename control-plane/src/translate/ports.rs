@@ -59,7 +59,9 @@ fn by_word(word: &str) -> Option<PortProtocol> {
         "http2" | "h2c" | "kubernetes.io/h2c" => Some(PortProtocol::Http2),
         "grpc" => Some(PortProtocol::Grpc),
         "https" | "tls" | "kubernetes.io/wss" => Some(PortProtocol::Tls),
-        "tcp" | "mongo" | "mysql" | "postgres" | "postgresql" | "redis" | "smtp" => Some(PortProtocol::Opaque),
+        "tcp" | "mongo" | "mysql" | "postgres" | "postgresql" | "redis" | "smtp" => {
+            Some(PortProtocol::Opaque)
+        }
         _ => None,
     }
 }

@@ -24,12 +24,14 @@ pub(super) fn routes(
     let origin = services::port_origin(service, index);
     let rule = match splits::shares(world, service, port, problems) {
         Some(split) => forward(split.origin, split.shares),
-        None => forward(
-            origin.clone(),
-            vec![WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 }],
-        ),
+        None => {
+            forward(origin.clone(), vec![WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 }])
+        }
     };
-    Some(RouteTable::from_hosts(origin, vec![VirtualHost { domains: vec![HostPattern::Any], rules: vec![rule] }]))
+    Some(RouteTable::from_hosts(
+        origin,
+        vec![VirtualHost { domains: vec![HostPattern::Any], rules: vec![rule] }],
+    ))
 }
 
 /// Whether routes of the viewer's own namespace are attached to a Service of another one.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use gauze_model::cluster::{Cluster, Endpoint, EndpointSet, Transport, Workload};
 use gauze_model::listener::{Mtls, PortProtocol};
 use gauze_model::name::ServicePort;
-use gauze_model::Origin;
+use gauze_model::{Code, Origin};
 use k8s_openapi::api::core::v1::{self as core, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::{age, name_of, namespace_of, pods, policies, ports};
-use crate::problem::{Problem, codes};
+use crate::problem::Problem;
 use crate::world::{ObjectKind, World, origin};
 
 /// `cluster/<ns>/<service>/<port>`.
@@ -86,7 +86,8 @@ pub(super) fn endpoints(
     problems: &mut Vec<Problem>,
 ) -> Vec<Endpoint> {
     let (namespace, name) = (namespace_of(&service.metadata), name_of(&service.metadata));
-    let slices: Vec<_> = world.slices_of(namespace, name).filter(|slice| is_of_family(service, slice)).collect();
+    let slices: Vec<_> =
+        world.slices_of(namespace, name).filter(|slice| is_of_family(service, slice)).collect();
     let ready = addresses(&slices, port, |conditions| conditions.ready);
     let used = match ready.is_empty() {
         true => addresses(&slices, port, |conditions| conditions.serving && conditions.terminating),
@@ -150,12 +151,9 @@ fn endpoint(world: &World, address: SocketAddr, problems: &mut Vec<Problem>) -> 
     match pods::at(world, address.ip()) {
         Some(pod) => endpoint_of_pod(world, pod, address, problems),
         // Not a pod: a node, or something outside.
-        None => Some(Endpoint {
-            address,
-            weight: 1,
-            transport: Transport::Plain,
-            workload: Workload::default(),
-        }),
+        None => {
+            Some(Endpoint { address, weight: 1, transport: Transport::Plain, workload: Workload::default() })
+        }
     }
 }
 
@@ -185,7 +183,7 @@ fn plain_endpoint(pod: &Pod, address: SocketAddr) -> Problem {
             "{address} is strict, but the pod has no sidecar, so it is not used; restart it with `gauze.dev/inject: enabled`, or make it permissive with `gauze.dev/mtls: permissive`"
         ),
     };
-    Problem::new(codes::PLAIN_ENDPOINT_UNUSED, origin(ObjectKind::Pod, &pod.metadata), message)
+    Problem::new(Code::STRICT_ENDPOINT_PLAIN, origin(ObjectKind::Pod, &pod.metadata), message)
 }
 
 /// The Services, and their ports, whose slices hold this address and port.

@@ -6,11 +6,11 @@ use gauze_crds::TrafficSplit;
 use gauze_crds::traffic_split::Weight;
 use gauze_model::listener::WeightedCluster;
 use gauze_model::name::ServicePort;
-use gauze_model::{Name, Origin};
+use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1::{self as core, Service};
 
 use super::{age, name_of, namespace_of, services};
-use crate::problem::{Problem, codes};
+use crate::problem::Problem;
 use crate::world::{ObjectKind, World, origin};
 
 /// A split as it stands at one port of its root.
@@ -40,7 +40,7 @@ pub(super) fn shares(
     }
     if usable.is_empty() {
         problems.push(Problem::new(
-            codes::WEIGHTS_ALL_ZERO,
+            Code::WEIGHTS_ALL_ZERO,
             origin.clone(),
             format!(
                 "no backend with a weight above 0 can be used, so requests go to the endpoints of `{}` itself; give a backend that has endpoints a weight",
@@ -78,29 +78,41 @@ fn backend_cluster(
     split: &TrafficSplit,
     host: &str,
     port: &core::ServicePort,
-) -> Result<Name, (gauze_model::Code, String)> {
+) -> Result<Name, (Code, String)> {
     let namespace = namespace_of(&split.metadata);
     let number = port.port as u16;
     let name = service_name(host, namespace).ok_or_else(|| {
-        (codes::BACKEND_INVALID, format!("`{host}` is in another namespace; a backend must be in `{namespace}`"))
+        (
+            Code::BACKEND_NOT_PERMITTED,
+            format!("`{host}` is in another namespace; a backend must be in `{namespace}`"),
+        )
     })?;
     let name = ServicePort::new(namespace, name, number);
     if world.service(&name.namespace, &name.service).is_none() {
         return Err((
-            codes::BACKEND_NOT_FOUND,
-            format!("there is no Service `{}` in namespace `{namespace}`; its share goes to the others until there is", name.service),
+            Code::BACKEND_MISSING,
+            format!(
+                "there is no Service `{}` in namespace `{namespace}`; its share goes to the others until there is",
+                name.service
+            ),
         ));
     }
     let Some((service, _, declared)) = services::find(world, &name) else {
         return Err((
-            codes::BACKEND_PORT_MISSING,
-            format!("Service `{}` has no port {number}; its share of that port goes to the others until it has", name.service),
+            Code::BACKEND_PORT_MISSING,
+            format!(
+                "Service `{}` has no port {number}; its share of that port goes to the others until it has",
+                name.service
+            ),
         ));
     };
     if services::endpoints(world, service, declared, &mut Vec::new()).is_empty() {
         return Err((
-            codes::BACKEND_WITHOUT_ENDPOINTS,
-            format!("Service `{}` has no endpoint that can be used; its share goes to the others until it has", name.service),
+            Code::NO_ENDPOINTS,
+            format!(
+                "Service `{}` has no endpoint that can be used; its share goes to the others until it has",
+                name.service
+            ),
         ));
     }
     Ok(Name::Cluster(name))

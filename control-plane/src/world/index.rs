@@ -112,7 +112,9 @@ pub(super) fn mentions(object: &Object) -> Mentions {
         Object::TrafficSplit(split) => {
             mentions.parents.insert((namespace.clone(), first_label(&split.spec.service)));
             let backends = split.spec.backends.iter();
-            mentions.backends.extend(backends.map(|backend| (namespace.clone(), first_label(&backend.service))));
+            mentions
+                .backends
+                .extend(backends.map(|backend| (namespace.clone(), first_label(&backend.service))));
         }
         Object::TrafficPolicy(policy) => {
             let targets = policy.spec.target_refs.iter();
