@@ -2,6 +2,8 @@
 //! does not know which one it has.
 
 pub mod directory; // a directory of YAML
+mod document; // one YAML document into an object
+mod yaml; // YAML text into documents that know where each field stands
 
 use crate::problem::Problem;
 use crate::world::Event;

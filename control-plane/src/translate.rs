@@ -1,11 +1,28 @@
 //! What every object means for the proxies. [`translate`] is pure and never fails: a broken object
 //! costs only itself. The name alone determines the answer.
+//!
+//! Whatever is looked at here must be reached from `world/touched.rs`.
 
+mod inbound; // how a pod accepts
+mod outbound; // where a dialled address leads
+mod pods; // who is meshed, and as whom
+mod policies; // which TrafficPolicy holds
+mod ports; // what a port speaks
+mod routes; // which rules a Service's requests meet
+mod services; // Services, and pods, as backends
+mod splits; // TrafficSplits
+
+use std::sync::Arc;
+
+use gauze_model::listener::Listener;
 use gauze_model::snapshot::Resource;
-use gauze_model::{Kind, Name};
+use gauze_model::{Cluster, EndpointSet, Kind, Name, RouteTable};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use crate::problem::Problem;
 use crate::world::World;
+
+pub use pods::{identity, is_meshed};
 
 /// The answer to a name, and what is wrong with the objects behind it.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +41,28 @@ pub enum Answer {
     Undecided,
 }
 
+/// What `name` stands for in this world.
+pub fn translate(world: &World, name: &Name) -> Translation {
+    if !world.is_synced() {
+        return Translation { answer: Answer::Undecided, problems: Vec::new() };
+    }
+    let mut problems = Vec::new();
+    let answer = match name {
+        Name::Inbound { namespace, pod } => {
+            inbound::inbound(world, namespace, pod, &mut problems).map(Answer::from)
+        }
+        Name::Outbound { viewer, address } => {
+            outbound::outbound(world, viewer, *address, &mut problems).map(Answer::from)
+        }
+        Name::Routes { service, viewer } => {
+            routes::routes(world, service, viewer.as_deref(), &mut problems).map(Answer::from)
+        }
+        Name::Cluster(service) => services::cluster(world, service, &mut problems).map(Answer::from),
+        Name::Pod(address) => services::pod_cluster(world, *address, &mut problems).map(Answer::from),
+    };
+    Translation { answer: answer.unwrap_or(Answer::Absent), problems }
+}
+
 impl Answer {
     /// The resource of that kind, if there is one.
     pub fn resource(&self, kind: Kind) -> Option<&Resource> {
@@ -34,9 +73,43 @@ impl Answer {
     }
 }
 
-/// What `name` stands for in this world.
-pub fn translate(world: &World, name: &Name) -> Translation {
-    let _ = name;
-    let answer = if world.is_synced() { Answer::Absent } else { Answer::Undecided };
-    Translation { answer, problems: Vec::new() }
+impl From<Listener> for Answer {
+    fn from(listener: Listener) -> Answer {
+        Answer::Known(vec![Resource::Listener(Arc::new(listener))])
+    }
+}
+
+impl From<RouteTable> for Answer {
+    fn from(table: RouteTable) -> Answer {
+        Answer::Known(vec![Resource::Routes(Arc::new(table))])
+    }
+}
+
+impl From<(Cluster, EndpointSet)> for Answer {
+    fn from((cluster, endpoints): (Cluster, EndpointSet)) -> Answer {
+        Answer::Known(vec![Resource::Cluster(Arc::new(cluster)), Resource::Endpoints(Arc::new(endpoints))])
+    }
+}
+
+/// Sorts older objects first, then by namespace and name (Gateway API, "Conflicts"). What has no
+/// time, as in a directory, counts as oldest.
+fn age(metadata: &ObjectMeta) -> (Option<&Time>, &str, &str) {
+    (metadata.creation_timestamp.as_ref(), namespace_of(metadata), name_of(metadata))
+}
+
+fn namespace_of(metadata: &ObjectMeta) -> &str {
+    metadata.namespace.as_deref().unwrap_or_default()
+}
+
+fn name_of(metadata: &ObjectMeta) -> &str {
+    metadata.name.as_deref().unwrap_or_default()
+}
+
+fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The field path of an annotation.
+fn annotation_path(key: &str) -> String {
+    format!("metadata.annotations[{key}]")
 }

@@ -1,15 +1,24 @@
-//! All that the control plane knows: the objects, and the few indexes that translation asks for.
+//! All that the control plane knows: the objects, and two indexes of who mentions what.
 //! What an object means is decided in [`translate`](crate::translate), never here.
 
+mod index;
 mod object;
 mod touched;
 
-use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use gauze_crds::{GrpcRoute, HttpRoute, TrafficPolicy, TrafficSplit};
+use gauze_model::listener::Mtls;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use index::Index;
+pub(crate) use object::origin;
 pub use object::{Object, ObjectKey, ObjectKind};
 pub use touched::Touched;
-
-use gauze_model::listener::Mtls;
 
 /// A change of the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,11 +52,13 @@ impl Default for MeshSettings {
     }
 }
 
-/// All objects, indexed.
+/// All objects, indexed. A clone shares the objects.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     settings: MeshSettings,
     synced: bool,
+    objects: BTreeMap<ObjectKey, Object>,
+    index: Index,
 }
 
 impl World {
@@ -68,11 +79,34 @@ impl World {
 
     /// Takes up a change, and says which names may now have another answer.
     pub fn apply(&mut self, event: Event) -> Touched {
-        if event == Event::Synced {
-            self.synced = true;
-            return Touched::everything();
+        match event {
+            Event::Apply(object) => self.replace(object.key(), Some(object)),
+            Event::Delete(key) => self.replace(key, None),
+            Event::Synced => {
+                self.synced = true;
+                Touched::everything()
+            }
         }
-        Touched::default()
+    }
+
+    /// An object touches what it reaches in the old world and in the new one.
+    fn replace(&mut self, key: ObjectKey, new: Option<Object>) -> Touched {
+        let old = self.objects.get(&key).cloned();
+        if old == new {
+            return Touched::default();
+        }
+        let mut touched = Touched::default();
+        if let Some(old) = &old {
+            touched::reach(self, old, &mut touched);
+            self.index.remove(&key, old);
+            self.objects.remove(&key);
+        }
+        if let Some(new) = new {
+            self.index.insert(&key, &new);
+            self.objects.insert(key, new.clone());
+            touched::reach(self, &new, &mut touched);
+        }
+        touched
     }
 
     pub fn settings(&self) -> &MeshSettings {
@@ -85,7 +119,119 @@ impl World {
     }
 
     /// All objects, by kind, namespace and name.
-    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
-        std::iter::empty()
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values()
+    }
+
+    pub fn object(&self, key: &ObjectKey) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
+    pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        match self.object(&ObjectKey::new(ObjectKind::Namespace, "", name))? {
+            Object::Namespace(namespace) => Some(namespace),
+            _ => None,
+        }
+    }
+
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
+        match self.object(&ObjectKey::new(ObjectKind::Pod, namespace, name))? {
+            Object::Pod(pod) => Some(pod),
+            _ => None,
+        }
+    }
+
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
+        match self.object(&ObjectKey::new(ObjectKind::Service, namespace, name))? {
+            Object::Service(service) => Some(service),
+            _ => None,
+        }
+    }
+
+    /// All pods, by namespace and name.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.objects_of(ObjectKind::Pod).filter_map(|object| match object {
+            Object::Pod(pod) => Some(pod),
+            _ => None,
+        })
+    }
+
+    /// The pods that have, or had, this address.
+    pub fn pods_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
+        self.holding(address).filter_map(|object| match object {
+            Object::Pod(pod) => Some(pod),
+            _ => None,
+        })
+    }
+
+    /// The Services that have this cluster address.
+    pub fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
+        self.holding(address).filter_map(|object| match object {
+            Object::Service(service) => Some(service),
+            _ => None,
+        })
+    }
+
+    /// The slices that list this address as an endpoint.
+    pub fn slices_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.holding(address).filter_map(|object| match object {
+            Object::EndpointSlice(slice) => Some(slice),
+            _ => None,
+        })
+    }
+
+    /// The slices of a Service.
+    pub fn slices_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.mentioning(namespace, service).filter_map(|object| match object {
+            Object::EndpointSlice(slice) => Some(slice),
+            _ => None,
+        })
+    }
+
+    /// The HTTPRoutes that name a Service, as parent or as backend.
+    pub fn http_routes_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<HttpRoute>> {
+        self.mentioning(namespace, service).filter_map(|object| match object {
+            Object::HttpRoute(route) => Some(route),
+            _ => None,
+        })
+    }
+
+    /// The GRPCRoutes that name a Service, as parent or as backend.
+    pub fn grpc_routes_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<GrpcRoute>> {
+        self.mentioning(namespace, service).filter_map(|object| match object {
+            Object::GrpcRoute(route) => Some(route),
+            _ => None,
+        })
+    }
+
+    /// The TrafficSplits that name a Service, as root or as backend.
+    pub fn splits_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<TrafficSplit>> {
+        self.mentioning(namespace, service).filter_map(|object| match object {
+            Object::TrafficSplit(split) => Some(split),
+            _ => None,
+        })
+    }
+
+    /// The TrafficPolicies that target a Service.
+    pub fn policies_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<TrafficPolicy>> {
+        self.mentioning(namespace, service).filter_map(|object| match object {
+            Object::TrafficPolicy(policy) => Some(policy),
+            _ => None,
+        })
+    }
+
+    fn objects_of(&self, kind: ObjectKind) -> impl Iterator<Item = &Object> {
+        self.objects
+            .range(ObjectKey::new(kind, "", "")..)
+            .take_while(move |(key, _)| key.kind == kind)
+            .map(|(_, object)| object)
+    }
+
+    fn holding(&self, address: IpAddr) -> impl Iterator<Item = &Object> {
+        self.index.holding(address).filter_map(|key| self.objects.get(key))
+    }
+
+    fn mentioning(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Object> {
+        self.index.mentioning(namespace, service).filter_map(|key| self.objects.get(key))
     }
 }

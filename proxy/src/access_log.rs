@@ -6,7 +6,6 @@ use std::io::{self, BufWriter, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gauze_model::Code;
 use prometheus::IntCounter;
 
 use crate::record::{Head, Record};
@@ -118,15 +117,10 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record, now: SystemTime, duration:
 /// Envoy's response flag: that of the problem code, or `DC` where the client went away first.
 fn flag(record: &Record) -> &'static str {
     match record.error {
-        Some(code) => response_flag(code),
+        Some(code) => code.entry().map_or("", |entry| entry.flag),
         None if record.head().is_some() && record.status.is_none() => "DC",
         None => "",
     }
-}
-
-fn response_flag(code: Code) -> &'static str {
-    let _ = code;
-    ""
 }
 
 /// A JSON object that is being written.

@@ -1,18 +1,38 @@
-//! A directory of YAML as a source.
+//! A directory of YAML as a source: what one would `kubectl apply`, in as many files as one likes.
+//!
+//! A file that is not YAML keeps the objects that were last read of it, and an object that cannot be
+//! used keeps its last good version; both are problems. Whatever starts with a dot is not looked at.
 
-use std::io;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
+use gauze_model::{Code, Origin};
+use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use crate::problem::Problem;
-use crate::source::Update;
-use crate::world::Object;
+use super::document::{self, Read};
+use super::{Update, yaml};
+use crate::problem::{Place, Problem};
+use crate::world::{Event, Object, ObjectKey};
+
+/// A change is read when nothing has changed for this long: editors write in several steps.
+const QUIET: Duration = Duration::from_millis(30);
+/// A change is read after this long even if the directory never comes to rest.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is looked whether anybody still listens, and whether a directory that vanished is back.
+const LOOK: Duration = Duration::from_secs(1);
+/// Updates that wait for their reader.
+const UPDATES: usize = 16;
 
 /// Reads all objects below `directory`, once.
 pub fn read(directory: &Path) -> (Vec<Object>, Vec<Problem>) {
-    let _ = directory;
-    (Vec::new(), Vec::new())
+    let mut files = Files::default();
+    let update = files.refresh(directory);
+    (files.objects.into_values().collect(), update.problems)
 }
 
 /// Reads all objects below `directory`, now and after every change. The first update comes even if
@@ -21,7 +41,245 @@ pub fn read(directory: &Path) -> (Vec<Object>, Vec<Problem>) {
 /// # Errors
 /// The directory does not exist or cannot be watched.
 pub fn watch(directory: &Path) -> io::Result<mpsc::Receiver<Update>> {
-    let _ = directory;
-    let (_updates, receiver) = mpsc::channel(16);
+    let directory = directory.canonicalize()?;
+    let mut changes = Changes::of(&directory).map_err(io::Error::other)?;
+    let (updates, receiver) = mpsc::channel(UPDATES);
+    let follow = move || {
+        let mut files = Files::default();
+        let mut update = files.refresh(&directory);
+        update.events.push(Event::Synced);
+        let mut problems = update.problems.clone();
+        while updates.blocking_send(update).is_ok() {
+            update = loop {
+                if !changes.wait(&directory, || updates.is_closed()) {
+                    return;
+                }
+                let update = files.refresh(&directory);
+                if !update.events.is_empty() || update.problems != problems {
+                    break update;
+                }
+            };
+            problems.clone_from(&update.problems);
+        }
+    };
+    thread::Builder::new().name("directory".to_owned()).spawn(follow)?;
     Ok(receiver)
+}
+
+/// What the operating system says about changes of files.
+struct Changes {
+    /// Dropped, it stops.
+    watcher: Option<notify::RecommendedWatcher>,
+    heard: std_mpsc::Receiver<()>,
+}
+
+impl Changes {
+    fn of(directory: &Path) -> notify::Result<Changes> {
+        let (hear, heard) = std_mpsc::channel();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Reading is not a change; an error (lost events) is reason enough to look again.
+            if event.as_ref().map_or(true, |event| !event.kind.is_access()) {
+                let _ = hear.send(());
+            }
+        })?;
+        watcher.watch(directory, RecursiveMode::Recursive)?;
+        Ok(Changes { watcher: Some(watcher), heard })
+    }
+
+    /// Waits until something has changed and come to rest; false if `ended` says so first.
+    fn wait(&mut self, directory: &Path, ended: impl Fn() -> bool) -> bool {
+        loop {
+            if ended() {
+                return false;
+            }
+            match self.heard.recv_timeout(LOOK) {
+                Ok(()) => break,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            if self.restart(directory) {
+                break;
+            }
+        }
+        let patience = Instant::now() + PATIENCE;
+        while Instant::now() < patience && self.heard.recv_timeout(QUIET).is_ok() {}
+        true
+    }
+
+    /// Watches a directory that was away; whether something may have changed thereby.
+    fn restart(&mut self, directory: &Path) -> bool {
+        if !directory.is_dir() {
+            return self.watcher.take().is_some();
+        }
+        if self.watcher.is_some() {
+            return false;
+        }
+        match Changes::of(directory) {
+            Ok(changes) => {
+                *self = changes;
+                true
+            }
+            Err(_) => {
+                thread::sleep(LOOK);
+                false
+            }
+        }
+    }
+}
+
+/// What was read of all files.
+#[derive(Default)]
+struct Files {
+    files: BTreeMap<PathBuf, File>,
+    /// What the world was told.
+    objects: BTreeMap<ObjectKey, Object>,
+}
+
+/// What was read of one file.
+#[derive(Default)]
+struct File {
+    /// Of its text when it was last read.
+    hash: u64,
+    /// In the order of the file; an object that cannot be used stands with its last good version.
+    objects: Vec<(ObjectKey, Place, Object)>,
+    problems: Vec<Problem>,
+}
+
+impl Files {
+    /// Reads what has changed and says what that means for the world.
+    fn refresh(&mut self, directory: &Path) -> Update {
+        let mut problems = Vec::new();
+        match paths(directory) {
+            Ok(paths) => {
+                self.files.retain(|path, _| paths.contains(path));
+                for path in paths {
+                    let name = name(directory, &path);
+                    self.files.entry(path.clone()).or_default().refresh(&path, &name);
+                }
+            }
+            Err(error) => {
+                let place = Place { file: directory.display().to_string(), line: 1, column: 1 };
+                let message =
+                    format!("the directory cannot be read: {error}; what was last read stays in force");
+                let problem = Problem::new(Code::OBJECT_UNREADABLE, Origin::default(), message);
+                problems.push(Problem { place: Some(place), ..problem });
+            }
+        }
+        let mut first = BTreeMap::<&ObjectKey, (&Place, &Object)>::new();
+        for file in self.files.values() {
+            problems.extend(file.problems.iter().cloned());
+            for (key, place, object) in &file.objects {
+                match first.get(key) {
+                    Some((earlier, _)) => problems.push(twice(key, place, earlier)),
+                    None => drop(first.insert(key, (place, object))),
+                }
+            }
+        }
+        let now = first.into_iter().map(|(key, (_, object))| (key.clone(), object.clone())).collect();
+        let events = changes(&self.objects, &now);
+        self.objects = now;
+        Update { events, problems }
+    }
+}
+
+impl File {
+    fn refresh(&mut self, path: &Path, name: &str) {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            // It vanished between being listed and being read: the next look will not list it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                self.hash = 0;
+                return self.unreadable(name, (1, 1), &error.to_string());
+            }
+        };
+        let hash = hash(&text);
+        if self.hash == hash {
+            return;
+        }
+        self.hash = hash;
+        match yaml::parse(&text) {
+            Ok(nodes) => self.replace(nodes.iter().flat_map(|node| {
+                let (line, column) = yaml::position(node);
+                let place = Place { file: name.to_owned(), line, column };
+                document::read(name, node).into_iter().map(move |read| (place.clone(), read))
+            })),
+            Err(error) => self.unreadable(name, error.position, &error.message),
+        }
+    }
+
+    fn unreadable(&mut self, name: &str, (line, column): yaml::Position, message: &str) {
+        let kept = match self.objects.len() {
+            0 => String::new(),
+            count => format!("; the {count} objects last read of it stay in force"),
+        };
+        let place = Place { file: name.to_owned(), line, column };
+        let problem = Problem::new(
+            Code::OBJECT_UNREADABLE,
+            Origin::default(),
+            format!("the file cannot be read: {message}{kept}"),
+        );
+        self.problems = vec![Problem { place: Some(place), ..problem }];
+    }
+
+    fn replace(&mut self, reads: impl Iterator<Item = (Place, Read)>) {
+        let last = std::mem::take(&mut self.objects);
+        self.problems.clear();
+        for (place, read) in reads {
+            self.problems.extend(read.problems);
+            let Some(key) = read.key else { continue };
+            let last_good =
+                || last.iter().find(|(known, ..)| *known == key).map(|(.., object)| object.clone());
+            if let Some(object) = read.object.or_else(last_good) {
+                self.objects.push((key, place, object));
+            }
+        }
+    }
+}
+
+fn twice(key: &ObjectKey, place: &Place, earlier: &Place) -> Problem {
+    let origin = Origin {
+        kind: key.kind.to_string(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        ..Origin::default()
+    };
+    let message =
+        format!("the object stands in {earlier} already, and that one counts; remove or rename one of them");
+    Problem { place: Some(place.clone()), ..Problem::new(Code::DUPLICATE_OBJECT, origin, message) }
+}
+
+/// What leads from the one to the other.
+fn changes(old: &BTreeMap<ObjectKey, Object>, new: &BTreeMap<ObjectKey, Object>) -> Vec<Event> {
+    let gone = old.keys().filter(|key| !new.contains_key(key)).cloned().map(Event::Delete);
+    let changed = new.iter().filter(|(key, object)| old.get(key) != Some(object));
+    gone.chain(changed.map(|(_, object)| Event::Apply(object.clone()))).collect()
+}
+
+/// All files of YAML or JSON below a directory, in order.
+fn paths(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
+        if path.is_dir() {
+            // One that vanished meanwhile holds nothing.
+            found.extend(paths(&path).unwrap_or_default());
+        } else if path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json") {
+            found.insert(path);
+        }
+    }
+    Ok(found)
+}
+
+/// A file as the user knows it.
+fn name(directory: &Path, path: &Path) -> String {
+    path.strip_prefix(directory).unwrap_or(path).display().to_string()
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }

@@ -50,6 +50,12 @@ pub struct ObjectKey {
     pub name: String,
 }
 
+impl ObjectKey {
+    pub fn new(kind: ObjectKind, namespace: impl Into<String>, name: impl Into<String>) -> ObjectKey {
+        ObjectKey { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
 impl ObjectKind {
     pub const ALL: [ObjectKind; 9] = [
         ObjectKind::Namespace,

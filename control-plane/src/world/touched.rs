@@ -5,6 +5,9 @@ use std::net::IpAddr;
 
 use gauze_model::Name;
 
+use super::index::{Mentions, ServiceKey, mentions};
+use crate::world::{Object, ObjectKind, World};
+
 /// The names whose answer may have changed. It may say too much, never too little: what is recomputed
 /// in vain comes out as the same bytes and goes nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub struct Touched {
     /// `inbound/<ns>/<pod>`.
     pods: BTreeSet<(String, String)>,
     /// `routes/<ns>/<service>/…` and `cluster/<ns>/<service>/…`, every port, for every viewer.
-    services: BTreeSet<(String, String)>,
+    services: BTreeSet<ServiceKey>,
     /// `outbound/…/<ip>:…` and `cluster/pod/<ip>:…`, every port, for every viewer.
     addresses: BTreeSet<IpAddr>,
 }
@@ -46,5 +49,101 @@ impl Touched {
         self.pods.extend(other.pods);
         self.services.extend(other.services);
         self.addresses.extend(other.addresses);
+    }
+}
+
+/// Adds the names that `object` has a part in, in this world. This follows [`translate`](crate::translate):
+/// whatever that looks at must be reached from here, which a property test watches.
+pub(super) fn reach(world: &World, object: &Object, touched: &mut Touched) {
+    let Mentions { addresses, parents, .. } = mentions(object);
+    match object {
+        // Identity is the pod's word, not the ServiceAccount's.
+        Object::ServiceAccount(_) => {}
+        Object::Namespace(namespace) => {
+            let name = namespace.metadata.name.as_deref().unwrap_or_default();
+            let pods = world.objects_of(ObjectKind::Pod);
+            for pod in pods.filter(|pod| pod.metadata().namespace.as_deref() == Some(name)) {
+                reach(world, pod, touched);
+            }
+            let services = world.objects_of(ObjectKind::Service);
+            for service in services.filter(|service| service.metadata().namespace.as_deref() == Some(name)) {
+                reach(world, service, touched);
+            }
+        }
+        Object::Pod(_) => {
+            let key = object.key();
+            touched.pods.insert((key.namespace, key.name));
+            reach_addresses(world, &addresses, touched);
+        }
+        Object::Service(_) => {
+            let key = object.key();
+            touched.addresses.extend(addresses);
+            reach_service(world, &(key.namespace, key.name), touched);
+        }
+        Object::EndpointSlice(_) => {
+            reach_addresses(world, &addresses, touched);
+            parents.iter().for_each(|service| reach_service(world, service, touched));
+        }
+        Object::HttpRoute(_) | Object::GrpcRoute(_) | Object::TrafficSplit(_) | Object::TrafficPolicy(_) => {
+            parents.iter().for_each(|service| reach_service(world, service, touched));
+        }
+    }
+}
+
+/// A pod's address: the pods and dialled addresses themselves, and every Service that counts it among its endpoints.
+fn reach_addresses(world: &World, addresses: &BTreeSet<IpAddr>, touched: &mut Touched) {
+    for address in addresses {
+        touched.addresses.insert(*address);
+        for object in world.holding(*address) {
+            match object {
+                Object::Pod(_) => {
+                    let key = object.key();
+                    touched.pods.insert((key.namespace, key.name));
+                }
+                Object::EndpointSlice(_) => {
+                    for service in mentions(object).parents {
+                        reach_backend(world, &service, touched);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A Service: its endpoints too, whose protocol and policy come from it.
+fn reach_service(world: &World, service: &ServiceKey, touched: &mut Touched) {
+    reach_backend(world, service, touched);
+    for slice in world.slices_of(&service.0, &service.1) {
+        let addresses = mentions(&Object::EndpointSlice(slice.clone())).addresses;
+        let pods = addresses.iter().flat_map(|address| world.pods_at(*address));
+        for pod in pods {
+            let metadata = &pod.metadata;
+            touched.pods.insert((
+                metadata.namespace.clone().unwrap_or_default(),
+                metadata.name.clone().unwrap_or_default(),
+            ));
+        }
+        touched.addresses.extend(addresses);
+    }
+}
+
+/// A Service, and every Service whose routes or split send to it.
+fn reach_backend(world: &World, service: &ServiceKey, touched: &mut Touched) {
+    reach_dialled(world, service, touched);
+    for object in world.mentioning(&service.0, &service.1) {
+        if matches!(object, Object::HttpRoute(_) | Object::GrpcRoute(_) | Object::TrafficSplit(_)) {
+            for parent in mentions(object).parents {
+                reach_dialled(world, &parent, touched);
+            }
+        }
+    }
+}
+
+/// A Service by its name and by the addresses at which it is dialled.
+fn reach_dialled(world: &World, service: &ServiceKey, touched: &mut Touched) {
+    touched.services.insert(service.clone());
+    if let Some(object) = world.service(&service.0, &service.1) {
+        touched.addresses.extend(mentions(&Object::Service(object.clone())).addresses);
     }
 }

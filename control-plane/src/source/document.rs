@@ -1,0 +1,290 @@
+//! One YAML document into an object, or into what is wrong with it.
+
+use std::sync::Arc;
+
+use gauze_model::{Code, Origin};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::yaml::{self, Content, Node};
+use crate::problem::{Place, Problem};
+use crate::world::{Object, ObjectKey, ObjectKind};
+
+/// What came of a document.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// The object as far as it can be told, even if it cannot be used.
+    pub key: Option<ObjectKey>,
+    pub object: Option<Object>,
+    pub problems: Vec<Problem>,
+}
+
+/// All objects of a document: more than one, if it is a `List`.
+pub(super) fn read(file: &str, node: &Node) -> Vec<Read> {
+    match items(node) {
+        Some(items) => items.iter().flat_map(|item| read(file, item)).collect(),
+        None => vec![read_one(file, node)],
+    }
+}
+
+/// The items of a `List` (or `ServiceList` …).
+fn items(node: &Node) -> Option<&[Node]> {
+    let kind = text(yaml::get(node, "kind")?)?;
+    match &yaml::get(node, "items")?.value {
+        Content::List(items) if kind.ends_with("List") => Some(items),
+        _ => None,
+    }
+}
+
+fn text(node: &Node) -> Option<&str> {
+    match &node.value {
+        Content::Scalar(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn read_one(file: &str, node: &Node) -> Read {
+    let field = |path: &[&str]| {
+        let found = path.iter().try_fold(node, |node, name| yaml::get(node, name));
+        found.and_then(text).unwrap_or_default()
+    };
+    let (version, kind_name) = (field(&["apiVersion"]), field(&["kind"]));
+    let kind = kind_of(version, kind_name);
+    let mut origin = Origin {
+        kind: kind_name.to_owned(),
+        namespace: field(&["metadata", "namespace"]).to_owned(),
+        name: field(&["metadata", "name"]).to_owned(),
+        ..Origin::default()
+    };
+    if origin.namespace.is_empty() && kind.is_some_and(|kind| kind != ObjectKind::Namespace) {
+        origin.namespace = DEFAULT_NAMESPACE.to_owned();
+    }
+    let problem = |code, path: &str, message: String| {
+        let (line, column) = yaml::find(node, path);
+        let place = Place { file: file.to_owned(), line, column };
+        Problem { place: Some(place), ..Problem::new(code, origin.at(path), message) }
+    };
+    let refused = |problem| Read { problems: vec![problem], ..Read::default() };
+    if kind_name.is_empty() || version.is_empty() {
+        let message = "this is not a Kubernetes object: it needs `apiVersion`, `kind` and `metadata.name`";
+        return refused(problem(Code::OBJECT_UNREADABLE, "", message.to_owned()));
+    }
+    let Some(kind) = kind else {
+        let message = format!("gauze does not read `{kind_name}` of `{version}`{}", did_you_mean(kind_name));
+        return refused(problem(Code::UNKNOWN_KIND, "kind", message));
+    };
+    if origin.name.is_empty() {
+        let message = "the object has no name; write one in `metadata.name`";
+        return refused(problem(Code::MISSING_FIELD, "metadata.name", message.to_owned()));
+    }
+    let key = ObjectKey::new(kind, &origin.namespace, &origin.name);
+    let mut given = yaml::to_value(node);
+    if kind != ObjectKind::Namespace {
+        given["metadata"]["namespace"] = origin.namespace.clone().into();
+    }
+    match parse(kind, given.clone()) {
+        Err((path, message)) => {
+            let problem = problem(code_of(&message), &path, message);
+            Read { key: Some(key), object: None, problems: vec![problem] }
+        }
+        Ok(object) => {
+            let mut unknown = Vec::new();
+            unknown_fields(&given, &object.to_json(), "", &mut unknown);
+            let problems: Vec<Problem> = unknown
+                .iter()
+                .map(|path| {
+                    problem(
+                        Code::UNKNOWN_FIELD,
+                        path,
+                        format!("{kind} has no field `{path}`; correct or remove it"),
+                    )
+                })
+                .collect();
+            // Of our own kinds, a field that has no effect must not look as if it had one.
+            let usable = problems.is_empty() || kind != ObjectKind::TrafficPolicy;
+            Read { key: Some(key), object: usable.then_some(object), problems }
+        }
+    }
+}
+
+/// Where an object goes that names no namespace, as with kubectl.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// The kinds and versions that are read.
+fn kind_of(version: &str, kind: &str) -> Option<ObjectKind> {
+    Some(match (version, kind) {
+        ("v1", "Namespace") => ObjectKind::Namespace,
+        ("v1", "ServiceAccount") => ObjectKind::ServiceAccount,
+        ("v1", "Pod") => ObjectKind::Pod,
+        ("v1", "Service") => ObjectKind::Service,
+        ("discovery.k8s.io/v1", "EndpointSlice") => ObjectKind::EndpointSlice,
+        ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "HTTPRoute") => {
+            ObjectKind::HttpRoute
+        }
+        ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1alpha2", "GRPCRoute") => {
+            ObjectKind::GrpcRoute
+        }
+        (
+            "split.smi-spec.io/v1alpha1"
+            | "split.smi-spec.io/v1alpha2"
+            | "split.smi-spec.io/v1alpha3"
+            | "split.smi-spec.io/v1alpha4",
+            "TrafficSplit",
+        ) => ObjectKind::TrafficSplit,
+        ("gauze.dev/v1alpha1", "TrafficPolicy") => ObjectKind::TrafficPolicy,
+        _ => return None,
+    })
+}
+
+/// A hint, where only the version is not read or the kind is spelt in another case.
+fn did_you_mean(kind: &str) -> String {
+    let meant = ObjectKind::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(kind));
+    meant.map_or_else(String::new, |meant| {
+        format!("; write `apiVersion: {}` and `kind: {meant}`", meant.api_version())
+    })
+}
+
+fn parse(kind: ObjectKind, value: Value) -> Result<Object, (String, String)> {
+    Ok(match kind {
+        ObjectKind::Namespace => Object::Namespace(typed(value)?),
+        ObjectKind::ServiceAccount => Object::ServiceAccount(typed(value)?),
+        ObjectKind::Pod => Object::Pod(typed(value)?),
+        ObjectKind::Service => Object::Service(typed(value)?),
+        ObjectKind::EndpointSlice => Object::EndpointSlice(typed(value)?),
+        ObjectKind::HttpRoute => Object::HttpRoute(typed(value)?),
+        ObjectKind::GrpcRoute => Object::GrpcRoute(typed(value)?),
+        ObjectKind::TrafficSplit => Object::TrafficSplit(typed(value)?),
+        ObjectKind::TrafficPolicy => Object::TrafficPolicy(typed(value)?),
+    })
+}
+
+/// The object, or the path of the first field that does not fit and why.
+fn typed<T: DeserializeOwned>(value: Value) -> Result<Arc<T>, (String, String)> {
+    serde_path_to_error::deserialize(value).map(Arc::new).map_err(|error| {
+        let path = error.path().to_string();
+        (if path == "." { String::new() } else { path }, error.into_inner().to_string())
+    })
+}
+
+/// serde says in words what went wrong.
+fn code_of(message: &str) -> Code {
+    if message.starts_with("missing field") {
+        Code::MISSING_FIELD
+    } else if message.starts_with("invalid type") {
+        Code::WRONG_TYPE
+    } else {
+        Code::INVALID_VALUE
+    }
+}
+
+/// The fields that were given and were not understood: those that do not come back.
+fn unknown_fields(given: &Value, understood: &Value, path: &str, unknown: &mut Vec<String>) {
+    match (given, understood) {
+        (Value::Object(given), Value::Object(understood)) => {
+            for (name, value) in given {
+                let path = join(path, name);
+                match understood.get(name) {
+                    Some(understood) => unknown_fields(value, understood, &path, unknown),
+                    None if is_empty(value) => {}
+                    None => unknown.push(path),
+                }
+            }
+        }
+        (Value::Array(given), Value::Array(understood)) => {
+            for (index, (given, understood)) in given.iter().zip(understood).enumerate() {
+                unknown_fields(given, understood, &format!("{path}[{index}]"), unknown);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// What may be left out when an object is written.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let documents = yaml::parse(text).expect("YAML");
+        let reads = documents.iter().flat_map(|node| read("shop.yaml", node));
+        reads.flat_map(|read| read.problems).map(|problem| problem.to_string()).collect()
+    }
+
+    #[test]
+    fn problems_name_the_object_the_field_and_the_place() {
+        for (what, text, expected) in [
+            (
+                "a wrong type",
+                "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec:\n  ports:\n  - port: http\n",
+                "shop.yaml:6:11: Service/shop/web spec.ports[0].port: invalid type: string \"http\", expected i32 (M1003)",
+            ),
+            (
+                "a field that is missing",
+                "apiVersion: split.smi-spec.io/v1alpha4\nkind: TrafficSplit\nmetadata: {name: cart}\nspec:\n  backends: []\n",
+                "shop.yaml:5:3: TrafficSplit/default/cart spec: missing field `service` (M1005)",
+            ),
+            (
+                "a value that means nothing",
+                "apiVersion: gauze.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: cart}\nspec:\n  targetRefs: []\n  connectTimeout: 10\n",
+                "shop.yaml:6:19: TrafficPolicy/default/cart spec.connectTimeout: invalid type: integer `10`, expected a string (M1003)",
+            ),
+            (
+                "a field that the kind does not have",
+                "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {port: 80}\n",
+                "shop.yaml:4:14: Service/default/web spec.port: Service has no field `spec.port`; correct or remove it (M1002)",
+            ),
+            (
+                "no name",
+                "apiVersion: v1\nkind: Service\nmetadata: {namespace: shop}\n",
+                "shop.yaml:3:11: Service/shop/ metadata.name: the object has no name; write one in `metadata.name` (M1005)",
+            ),
+            (
+                "an unknown kind",
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n",
+                "shop.yaml:2:7: Deployment//web kind: gauze does not read `Deployment` of `apps/v1` (M1004)",
+            ),
+            (
+                "a known kind of another version",
+                "apiVersion: v1\nkind: HTTPRoute\nmetadata: {name: web}\n",
+                "shop.yaml:2:7: HTTPRoute//web kind: gauze does not read `HTTPRoute` of `v1`; write `apiVersion: gateway.networking.k8s.io/v1` and `kind: HTTPRoute` (M1004)",
+            ),
+            (
+                "something else",
+                "hello: world\n",
+                "shop.yaml:1:1: this is not a Kubernetes object: it needs `apiVersion`, `kind` and `metadata.name` (M1001)",
+            ),
+        ] {
+            assert_eq!(problems(text), [expected], "{what}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_as_its_items() {
+        let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n- {apiVersion: v1, kind: Nothing, metadata: {name: b}}\n";
+        let documents = yaml::parse(text).expect("YAML");
+        let reads = read("shop.yaml", &documents[0]);
+        let keys: Vec<_> = reads.iter().map(|read| read.key.as_ref().map(ToString::to_string)).collect();
+        assert_eq!(keys, [Some("Namespace/a".to_owned()), None]);
+    }
+
+    #[test]
+    fn what_an_api_server_prints_is_understood_whole() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  creationTimestamp: 2024-01-01T00:00:00Z\n  \
+                    annotations: {}\n  managedFields:\n  - {manager: kubectl, operation: Update, fieldsV1: {\"f:spec\": {\"f:ports\": {}}}}\n\
+                    spec:\n  sessionAffinity: None\n  ports:\n  - {name: http, port: 80, targetPort: web}\nstatus:\n  loadBalancer: {}\n";
+        assert_eq!(problems(text), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,138 @@
+//! SMI TrafficSplits: who gets how much of a Service's traffic.
+
+use std::sync::Arc;
+
+use gauze_crds::TrafficSplit;
+use gauze_crds::traffic_split::Weight;
+use gauze_model::listener::WeightedCluster;
+use gauze_model::name::ServicePort;
+use gauze_model::{Code, Name, Origin};
+use k8s_openapi::api::core::v1::{self as core, Service};
+
+use super::{age, name_of, namespace_of, services};
+use crate::problem::Problem;
+use crate::world::{ObjectKind, World, origin};
+
+/// A split as it stands at one port of its root.
+pub(super) struct Shares {
+    pub origin: Origin,
+    /// Not empty, and not all of weight 0.
+    pub shares: Vec<WeightedCluster>,
+}
+
+/// The shares of the split that holds at this port of a Service, if there is one.
+pub(super) fn shares(
+    world: &World,
+    root: &Service,
+    port: &core::ServicePort,
+    problems: &mut Vec<Problem>,
+) -> Option<Shares> {
+    let split = holding(world, root)?;
+    let origin = origin(ObjectKind::TrafficSplit, &split.metadata).at("spec.backends");
+    let mut usable = Vec::new();
+    for (index, backend) in split.spec.backends.iter().enumerate() {
+        let at = origin.at(format!("spec.backends[{index}]"));
+        match backend_cluster(world, split, &backend.service, port) {
+            Ok(cluster) if backend.weight > Weight::default() => usable.push((cluster, backend.weight)),
+            Ok(_) => {}
+            Err((code, message)) => problems.push(Problem::new(code, at, message)),
+        }
+    }
+    if usable.is_empty() {
+        problems.push(Problem::new(
+            Code::WEIGHTS_ALL_ZERO,
+            origin.clone(),
+            format!(
+                "no backend with a weight above 0 can be used, so requests go to the endpoints of `{}` itself; give a backend that has endpoints a weight",
+                split.spec.service
+            ),
+        ));
+        let own = ServicePort::new(namespace_of(&root.metadata), name_of(&root.metadata), port.port as u16);
+        let shares = vec![WeightedCluster { cluster: Name::Cluster(own), weight: 1 }];
+        return Some(Shares { origin, shares });
+    }
+    Some(Shares { origin, shares: scale(usable) })
+}
+
+/// The oldest split of this root that is accepted.
+fn holding<'w>(world: &'w World, root: &Service) -> Option<&'w Arc<TrafficSplit>> {
+    let (namespace, name) = (namespace_of(&root.metadata), name_of(&root.metadata));
+    let splits = world.splits_of(namespace, name).filter(|split| {
+        service_name(&split.spec.service, namespace) == Some(name)
+            && namespace_of(&split.metadata) == namespace
+            && split.spec.matches.as_ref().is_none_or(Vec::is_empty)
+    });
+    splits.min_by_key(|split| age(&split.metadata)).filter(|_| !services::is_headless(root))
+}
+
+/// `cart`, `cart.shop`, `cart.shop.svc` or `cart.shop.svc.cluster.local`, in the split's own namespace.
+fn service_name<'a>(host: &'a str, namespace: &str) -> Option<&'a str> {
+    let Some((name, rest)) = host.split_once('.') else { return Some(host) };
+    let rest = rest.strip_prefix(namespace)?;
+    (rest.is_empty() || rest == ".svc" || rest.starts_with(".svc.")).then_some(name)
+}
+
+/// The backend at the port of the same number as the root's (SMI), if it can take its share.
+fn backend_cluster(
+    world: &World,
+    split: &TrafficSplit,
+    host: &str,
+    port: &core::ServicePort,
+) -> Result<Name, (Code, String)> {
+    let namespace = namespace_of(&split.metadata);
+    let number = port.port as u16;
+    let name = service_name(host, namespace).ok_or_else(|| {
+        (
+            Code::BACKEND_NOT_PERMITTED,
+            format!("`{host}` is in another namespace; a backend must be in `{namespace}`"),
+        )
+    })?;
+    let name = ServicePort::new(namespace, name, number);
+    if world.service(&name.namespace, &name.service).is_none() {
+        return Err((
+            Code::BACKEND_MISSING,
+            format!(
+                "there is no Service `{}` in namespace `{namespace}`; its share goes to the others until there is",
+                name.service
+            ),
+        ));
+    }
+    let Some((service, _, declared)) = services::find(world, &name) else {
+        return Err((
+            Code::BACKEND_PORT_MISSING,
+            format!(
+                "Service `{}` has no port {number}; its share of that port goes to the others until it has",
+                name.service
+            ),
+        ));
+    };
+    if services::endpoints(world, service, declared, &mut Vec::new()).is_empty() {
+        return Err((
+            Code::NO_ENDPOINTS,
+            format!(
+                "Service `{}` has no endpoint that can be used; its share goes to the others until it has",
+                name.service
+            ),
+        ));
+    }
+    Ok(Name::Cluster(name))
+}
+
+/// Largest sum of weights on the wire; far finer than anybody splits.
+const SUM_MAX: u64 = 1_000_000;
+
+/// Weights as whole numbers, as the user wrote them wherever that is possible.
+fn scale(backends: Vec<(Name, Weight)>) -> Vec<WeightedCluster> {
+    let whole = backends.iter().all(|(_, weight)| weight.thousandths.is_multiple_of(1000));
+    let unit = if whole { 1000 } else { 1 };
+    let sum: u64 = backends.iter().map(|(_, weight)| weight.thousandths / unit).sum();
+    let shrink = |weight: u64| match sum > SUM_MAX {
+        true => (u128::from(weight) * u128::from(SUM_MAX) / u128::from(sum)).max(1) as u64,
+        false => weight,
+    };
+    let shares = backends.into_iter().map(|(cluster, weight)| WeightedCluster {
+        cluster,
+        weight: shrink(weight.thousandths / unit) as u32,
+    });
+    shares.collect()
+}

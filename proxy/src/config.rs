@@ -1,0 +1,203 @@
+//! What the data path knows, and how it asks for more. Workers read one immutable [`View`]; the control
+//! thread ([`ads`]) replaces it by a pointer swap. An address is asked for when it is first dialled:
+//! what a sidecar holds follows what its app uses, not the size of the cluster.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use gauze_model::Code;
+use ipnet::IpNet;
+use tokio::sync::{mpsc, watch};
+
+use crate::refusal::Refusal;
+use crate::target::{OutboundTarget, View};
+
+pub mod ads; // the stream to the control plane
+pub mod names; // which addresses are subscribed to
+
+/// The configuration as the data path sees it.
+pub struct Config {
+    view: ArcSwap<View>,
+    known: ArcSwap<Known>,
+    /// Counts the replacements of the two.
+    changes: watch::Sender<u64>,
+    asks: mpsc::UnboundedSender<SocketAddr>,
+    answer_timeout: Duration,
+}
+
+/// Addresses that were dialled and are not asked for by anybody yet.
+pub type Asks = mpsc::UnboundedReceiver<SocketAddr>;
+
+/// Where a dialled address leads.
+#[derive(Debug)]
+pub enum Destination {
+    /// A Service or pod that the mesh knows.
+    Target(Arc<OutboundTarget>),
+    /// Nothing that the mesh knows: the bytes pass as they are. If an answer comes later
+    /// ([`Config::changes`]) and makes it a target with mesh endpoints, the connection must end.
+    PassThrough(Passing),
+}
+
+/// Keeps the subscription of an unknown address while a connection passes to it.
+#[derive(Debug, Default)]
+pub struct Passing(Option<Arc<Use>>);
+
+/// Whether anybody uses a subscribed address; a target's connections are counted in its live state.
+#[derive(Debug, Default)]
+pub struct Use {
+    asked: AtomicBool,
+    passing: AtomicU32,
+}
+
+/// What the control thread says of addresses beside the view. Immutable, replaced whole.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub mesh_networks: Arc<[IpNet]>,
+    /// Whether the control plane can be asked now.
+    pub connected: bool,
+    pub subscribed: HashMap<SocketAddr, Arc<Use>>,
+    /// Subscribed, and answered: nobody knows them.
+    pub absent: HashSet<SocketAddr>,
+    /// Last answers about Services that are no longer subscribed to.
+    pub kept: HashMap<SocketAddr, Arc<OutboundTarget>>,
+}
+
+impl Config {
+    /// An empty configuration, and the queue of addresses to ask for.
+    pub fn new(mesh_networks: &[IpNet], answer_timeout: Duration) -> (Config, Asks) {
+        let (asks, asked) = mpsc::unbounded_channel();
+        let known = Known { mesh_networks: mesh_networks.into(), ..Known::default() };
+        let config = Config {
+            view: ArcSwap::default(),
+            known: ArcSwap::from_pointee(known),
+            changes: watch::Sender::new(0),
+            asks,
+            answer_timeout,
+        };
+        (config, asked)
+    }
+
+    /// What holds now; one consistent whole for a request.
+    pub fn view(&self) -> Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// Told whenever the view, or what is known to be absent, has changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Where a dialled address leads. Waits only for the first answer about an address of the mesh.
+    ///
+    /// # Errors
+    /// The control plane did not decide in time, and no earlier answer is kept.
+    pub async fn outbound(&self, address: SocketAddr) -> Result<Destination, Refusal> {
+        if let Some(destination) = self.decide(address) {
+            return Ok(destination);
+        }
+        let mut changes = self.changes.subscribe();
+        let answered = async {
+            loop {
+                // The control thread may have forgotten the address again before we looked: ask anew.
+                self.ask(address);
+                if let Some(destination) = self.decide(address) {
+                    return Some(destination);
+                }
+                changes.changed().await.ok()?;
+            }
+        };
+        let answer = tokio::time::timeout(self.answer_timeout, answered).await.ok().flatten();
+        answer.or_else(|| self.last_answer(address)).ok_or_else(|| undecided(address))
+    }
+
+    /// What is known without asking; `None`: ask.
+    fn decide(&self, address: SocketAddr) -> Option<Destination> {
+        let known = self.known.load();
+        if !known.is_inside_mesh(address.ip()) {
+            return Some(Destination::PassThrough(Passing::default()));
+        }
+        let subscribed = known.subscribed.get(&address);
+        if let Some(target) = self.view.load().outbound.get(&address) {
+            subscribed.inspect(|subscribed| subscribed.asked());
+            return Some(Destination::Target(target.clone()));
+        }
+        if known.absent.contains(&address) {
+            return Some(Destination::PassThrough(Passing::through(subscribed?)));
+        }
+        if known.connected { None } else { known.kept_target(address) }
+    }
+
+    fn ask(&self, address: SocketAddr) {
+        if !self.known.load().subscribed.contains_key(&address) {
+            // The queue ends with the process.
+            let _ = self.asks.send(address);
+        }
+    }
+
+    /// What an earlier answer said, when the control plane is connected and silent.
+    fn last_answer(&self, address: SocketAddr) -> Option<Destination> {
+        self.known.load().kept_target(address)
+    }
+
+    /// Replaces what is known. The view goes first: who sees the new `known` sees the new view.
+    fn publish(&self, view: Option<View>, known: Known) {
+        if let Some(view) = view {
+            self.view.store(Arc::new(view));
+        }
+        self.known.store(Arc::new(known));
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// What is known beside the view; for the control thread and the admin endpoints.
+    pub fn known(&self) -> Arc<Known> {
+        self.known.load_full()
+    }
+}
+
+fn undecided(address: SocketAddr) -> Refusal {
+    Refusal::new(Code::UNKNOWN_DESTINATION, format!("the control plane has not said where {address} leads"))
+}
+
+impl Known {
+    fn is_inside_mesh(&self, address: IpAddr) -> bool {
+        self.mesh_networks.iter().any(|network| network.contains(&address))
+    }
+
+    fn kept_target(&self, address: SocketAddr) -> Option<Destination> {
+        self.kept.get(&address).cloned().map(Destination::Target)
+    }
+}
+
+impl Passing {
+    fn through(subscribed: &Arc<Use>) -> Passing {
+        subscribed.asked();
+        subscribed.passing.fetch_add(1, Ordering::Relaxed);
+        Passing(Some(subscribed.clone()))
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if let Some(subscribed) = &self.0 {
+            subscribed.passing.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Use {
+    /// Read before it is written: workers share the cache line.
+    fn asked(&self) {
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the address was dialled since the last look, or connections pass to it.
+    pub fn since_last_look(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed) || self.passing.load(Ordering::Relaxed) > 0
+    }
+}

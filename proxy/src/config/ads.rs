@@ -1,0 +1,359 @@
+//! The stream to the control plane: incremental ADS over mesh TLS. What is said is decided by
+//! [`DeltaClient`]; here is when a stream is opened, what is asked for, and how an answer comes into use.
+//! While there is no stream everything in use goes on, and nothing expires.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use gauze_model::{Kind, Name, Snapshot};
+use gauze_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use gauze_xds::{DeltaClient, Node, Rejection};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+
+use super::names::{Asked, Kept, Subscriptions};
+use super::{Asks, Config, Known};
+use crate::control_plane::{Backoff, ControlPlane, DialError};
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::target::{HttpRoute, Targets};
+use crate::tls::Credentials;
+
+/// The control thread's side of [`Config`].
+pub struct Ads {
+    control_plane: Arc<ControlPlane>,
+    credentials: watch::Receiver<Option<Arc<Credentials>>>,
+    events: Events,
+    state: State,
+}
+
+/// What happens beside the stream.
+struct Events {
+    asks: Asks,
+    sweep: tokio::time::Interval,
+}
+
+enum Event {
+    Asked(SocketAddr),
+    Sweep,
+}
+
+/// What is subscribed to, held and published.
+struct State {
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    client: DeltaClient,
+    targets: Targets,
+    names: Subscriptions,
+    kept: Kept,
+    snapshot: Arc<Snapshot>,
+    rejections: Vec<Rejection>,
+    viewer: String,
+    connected: bool,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("{message} ({code:?})", code = .0.code(), message = .0.message())]
+    Status(#[from] tonic::Status),
+    #[error("the control plane ended the stream")]
+    Ended,
+}
+
+type Requests = Vec<DeltaDiscoveryRequest>;
+
+/// After the control plane's return a change is live within 2 s: the longest pause is half of that.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often unused names are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Largest response, in bytes: a first one may hold all that a proxy wants.
+const RESPONSE_MAX: usize = 64 * 1024 * 1024;
+
+impl Ads {
+    pub fn new(
+        settings: &Settings,
+        control_plane: Arc<ControlPlane>,
+        credentials: watch::Receiver<Option<Arc<Credentials>>>,
+        asks: Asks,
+        config: Arc<Config>,
+        targets: Targets,
+        metrics: Arc<Metrics>,
+    ) -> Ads {
+        let (workload, limits) = (&settings.workload, &settings.limits);
+        let node = Node {
+            id: format!("{}/{}", workload.namespace, workload.pod),
+            cluster: workload.app.clone(),
+            user_agent_name: "gauze".to_owned(),
+            ..Node::default()
+        };
+        let mut client = DeltaClient::new(node);
+        client.want(Name::Inbound { namespace: workload.namespace.clone(), pod: workload.pod.clone() });
+        Ads {
+            control_plane,
+            credentials,
+            events: Events { asks, sweep: tokio::time::interval(SWEEP_INTERVAL) },
+            state: State {
+                config,
+                metrics,
+                client,
+                targets,
+                names: Subscriptions::new(limits.names_max, limits.name_idle_timeout),
+                kept: Kept::default(),
+                snapshot: Arc::default(),
+                rejections: Vec::new(),
+                viewer: workload.namespace.clone(),
+                connected: false,
+            },
+        }
+    }
+
+    /// Runs for as long as the process.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            let error = match self.open().await {
+                Ok(stream) => {
+                    backoff.reset();
+                    self.state.set_connected(true);
+                    self.converse(stream).await
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "no configuration stream; what is in use goes on");
+            self.state.metrics.control_plane_failures.inc();
+            self.state.set_connected(false);
+            let pause = tokio::time::sleep(backoff.pause(fastrand::f64()));
+            meanwhile(&mut self.events, &mut self.state, pause).await;
+        }
+    }
+
+    /// Dials, and says what is wanted and held.
+    async fn open(&mut self) -> Result<Stream, StreamError> {
+        let hello = self.state.client.hello();
+        let opening = open(&self.control_plane, &mut self.credentials, hello);
+        let (asked_meanwhile, stream) = meanwhile(&mut self.events, &mut self.state, opening).await;
+        let stream = stream?;
+        send(&stream.requests, asked_meanwhile);
+        Ok(stream)
+    }
+
+    /// Carries on until the stream ends.
+    async fn converse(&mut self, mut stream: Stream) -> StreamError {
+        loop {
+            let requests = tokio::select! {
+                message = stream.responses.message() => match message {
+                    Ok(Some(response)) => self.state.take(response),
+                    Ok(None) => return StreamError::Ended,
+                    Err(status) => return status.into(),
+                },
+                event = self.events.next() => self.state.handle(event),
+            };
+            send(&stream.requests, requests);
+        }
+    }
+}
+
+/// An open stream. The queue of requests is bounded by the number of names.
+struct Stream {
+    requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+async fn open(
+    control_plane: &ControlPlane,
+    credentials: &mut watch::Receiver<Option<Arc<Credentials>>>,
+    hello: Requests,
+) -> Result<Stream, StreamError> {
+    // The sender lives as long as the process.
+    let credentials = credentials.wait_for(Option::is_some).await.ok().and_then(|current| current.clone());
+    let credentials = credentials.ok_or(StreamError::Ended)?;
+    let channel = control_plane.dial(&credentials.roots, Some(&credentials)).await?;
+    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_MAX);
+    let (requests, outgoing) = mpsc::unbounded_channel();
+    // Before the call: a server may send its headers only with its first answer.
+    send(&requests, hello);
+    let responses = client.delta_aggregated_resources(UnboundedReceiverStream::new(outgoing)).await?;
+    Ok(Stream { requests, responses: responses.into_inner() })
+}
+
+fn send(queue: &mpsc::UnboundedSender<DeltaDiscoveryRequest>, requests: Requests) {
+    for request in requests {
+        // A stream that has ended is noticed where its responses are read.
+        let _ = queue.send(request);
+    }
+}
+
+/// Awaits `future` without being deaf to events; returns what they would say on a stream.
+async fn meanwhile<T>(
+    events: &mut Events,
+    state: &mut State,
+    future: impl Future<Output = T>,
+) -> (Requests, T) {
+    let mut future = std::pin::pin!(future);
+    let mut requests = Requests::new();
+    loop {
+        tokio::select! {
+            output = &mut future => return (requests, output),
+            event = events.next() => requests.extend(state.handle(event)),
+        }
+    }
+}
+
+impl Events {
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            Some(address) = self.asks.recv() => Event::Asked(address),
+            _ = self.sweep.tick() => Event::Sweep,
+        }
+    }
+}
+
+impl State {
+    fn handle(&mut self, event: Event) -> Requests {
+        match event {
+            Event::Asked(address) => self.ask(address),
+            Event::Sweep => self.sweep(),
+        }
+    }
+
+    fn ask(&mut self, address: SocketAddr) -> Requests {
+        let view = self.config.view();
+        let is_open = |address| is_open(&view, address);
+        let mut requests = Requests::new();
+        match self.names.ask(address, Instant::now(), is_open) {
+            Asked::Already => return requests,
+            Asked::Full => {
+                self.metrics.limit_reached("names-max");
+                return requests;
+            }
+            Asked::Replace(other) => {
+                self.metrics.names_evicted.inc();
+                requests.extend(self.unsubscribe(other));
+            }
+            Asked::Subscribe => {}
+        }
+        requests.extend(self.client.want(self.name(address)));
+        self.publish();
+        requests
+    }
+
+    /// Unsubscribes from what is not used. Not without a stream: what is given up could not be had again.
+    fn sweep(&mut self) -> Requests {
+        self.metrics.expire(Instant::now());
+        if !self.connected {
+            return Requests::new();
+        }
+        let view = self.config.view();
+        let unused = self.names.sweep(Instant::now(), |address| is_open(&view, address));
+        if unused.is_empty() {
+            return Requests::new();
+        }
+        let requests = unused.into_iter().flat_map(|address| self.unsubscribe(address)).collect();
+        self.publish();
+        requests
+    }
+
+    /// Gives an address up, and keeps what was last known of it if it is a Service's: pod addresses are reused.
+    fn unsubscribe(&mut self, address: SocketAddr) -> Requests {
+        let target = self.config.view().outbound.get(&address).cloned();
+        if let Some(target) = target.filter(|target| matches!(target.http, HttpRoute::Table(_))) {
+            self.kept.keep(target);
+        }
+        self.client.unwant(&self.name(address))
+    }
+
+    fn name(&self, address: SocketAddr) -> Name {
+        Name::Outbound { viewer: self.viewer.clone(), address }
+    }
+
+    fn take(&mut self, response: DeltaDiscoveryResponse) -> Requests {
+        let requests = self.client.on_response(response);
+        self.note_rejections();
+        self.publish();
+        requests
+    }
+
+    fn note_rejections(&mut self) {
+        let rejections = self.client.rejections();
+        for rejection in rejections.iter().filter(|rejection| !self.rejections.contains(rejection)) {
+            tracing::warn!(%rejection, "resource refused; the last good one stays");
+        }
+        self.metrics.resources_refused.set(rejections.len().try_into().unwrap_or(i64::MAX));
+        self.rejections = rejections;
+    }
+
+    fn set_connected(&mut self, connected: bool) {
+        if connected {
+            tracing::info!("configuration stream open");
+        }
+        self.connected = connected;
+        self.metrics.control_plane_connected.set(connected.into());
+        self.publish();
+    }
+
+    /// Brings into use what has changed.
+    fn publish(&mut self) {
+        let snapshot = self.client.snapshot();
+        let view =
+            (!Arc::ptr_eq(&snapshot, &self.snapshot)).then(|| self.targets.build(&snapshot, &self.metrics));
+        self.snapshot = snapshot;
+        for address in view.iter().flat_map(|view| view.outbound.keys()) {
+            self.kept.forget(*address);
+        }
+        let known = Known {
+            mesh_networks: self.mesh_networks(),
+            connected: self.connected,
+            subscribed: self.names.uses(),
+            absent: self.absent(),
+            kept: self.kept.targets().clone(),
+        };
+        self.count(&known);
+        self.config.publish(view, known);
+    }
+
+    /// As the control plane says, else as the settings said.
+    fn mesh_networks(&self) -> Arc<[ipnet::IpNet]> {
+        let said = self.snapshot.listeners.values().find_map(|listener| match &**listener {
+            gauze_model::Listener::Inbound(inbound) => Some(&inbound.mesh_networks),
+            gauze_model::Listener::Outbound(_) => None,
+        });
+        match said {
+            Some(networks) if !networks.is_empty() => networks.as_slice().into(),
+            _ => self.config.known().mesh_networks.clone(),
+        }
+    }
+
+    fn absent(&self) -> std::collections::HashSet<SocketAddr> {
+        let absent = self.snapshot.absent.iter();
+        absent
+            .filter_map(|(kind, name)| match (kind, name) {
+                (Kind::Listener, Name::Outbound { address, .. }) => Some(*address),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn count(&self, known: &Known) {
+        let as_gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.names.set(as_gauge(known.subscribed.len()));
+        self.metrics.names_kept.set(as_gauge(known.kept.len()));
+        self.metrics.hold(Kind::Listener, self.snapshot.listeners.len());
+        self.metrics.hold(Kind::Routes, self.snapshot.routes.len());
+        self.metrics.hold(Kind::Cluster, self.snapshot.clusters.len());
+        self.metrics.hold(Kind::Endpoints, self.snapshot.endpoints.len());
+    }
+}
+
+fn is_open(view: &crate::target::View, address: SocketAddr) -> bool {
+    use std::sync::atomic::Ordering::Relaxed;
+    view.outbound.get(&address).is_some_and(|target| target.live.connections.load(Relaxed) > 0)
+}
