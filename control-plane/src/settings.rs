@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use gauze_model::listener::Mtls;
+use ipnet::IpNet;
 
 use crate::logging;
+use crate::world::MeshSettings;
 
 /// The gauze control plane: reads Kubernetes objects from a directory of YAML, issues certificates,
 /// and pushes routing configuration to the proxies over incremental xDS.
@@ -44,12 +47,35 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", env = "GAUZE_CERTIFICATE_LIFE", default_value = "24h", value_parser = certificate_life)]
     pub certificate_life: Duration,
 
+    /// Addresses in these networks belong to the mesh; all others pass proxies untouched
+    #[arg(
+        long,
+        value_name = "CIDR,…",
+        env = "GAUZE_MESH_NETWORKS",
+        value_delimiter = ',',
+        default_value = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+    )]
+    pub mesh_networks: Vec<IpNet>,
+
+    /// Whether pods let in plaintext from outside the mesh, where neither pod nor namespace says (`gauze.dev/mtls`)
+    #[arg(long, value_name = "permissive|strict", env = "GAUZE_MTLS", default_value = "permissive", value_parser = mtls)]
+    pub mtls: Mtls,
+
     /// What is logged: error, warn, info, debug, trace, or target=level,…
     #[arg(long, value_name = "LEVEL", env = "GAUZE_LOG_LEVEL", default_value = "info", value_parser = logging::level)]
     pub log_level: String,
 }
 
 impl Settings {
+    /// What holds for the whole mesh.
+    pub fn mesh(&self) -> MeshSettings {
+        MeshSettings {
+            trust_domain: self.trust_domain.clone(),
+            mtls: self.mtls,
+            mesh_networks: self.mesh_networks.clone(),
+        }
+    }
+
     /// Where root key, tokens and socket lie.
     pub fn state_directory(&self) -> PathBuf {
         self.directory.join(".gauze")
@@ -89,6 +115,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(refused)
 }
 
+fn mtls(text: &str) -> Result<Mtls, String> {
+    match text {
+        "permissive" => Ok(Mtls::Permissive),
+        "strict" => Ok(Mtls::Strict),
+        _ => Err("write permissive or strict".to_owned()),
+    }
+}
+
 fn trust_domain(text: &str) -> Result<String, String> {
     let id = format!("spiffe://{text}/ns/a/sa/b").parse::<gauze_model::SpiffeId>();
     id.map(|id| id.trust_domain)
@@ -116,6 +150,7 @@ mod tests {
     fn a_directory_is_enough() {
         let settings = parse(&[]).unwrap();
         assert_eq!(settings.admin_socket(), PathBuf::from("mesh/.gauze/control-plane.sock"));
+        assert_eq!(settings.mesh(), MeshSettings::default());
         assert_eq!(settings.certificate_life, Duration::from_secs(24 * 3600));
     }
 
@@ -145,6 +180,8 @@ mod tests {
             ("--trust-domain", "Cluster.Local"),
             ("--system-namespace", "gauze/system"),
             ("--listen", "15010"),
+            ("--mesh-networks", "10.0.0.0/8,home"),
+            ("--mtls", "off"),
             ("--log-level", "info=loud"),
         ] {
             let refused = parse(&[flag, value]).expect_err(value);

@@ -2,21 +2,21 @@
 //! ServiceAccount tokens of Kubernetes; in directory mode, where nobody else could, we sign them
 //! ourselves and keep one file for each meshed pod.
 //!
-//! A good token says who asks. Whether that pod exists is the world's to say ([`crate::port`] asks it).
+//! A good token says who asks. Whether that pod exists is the world's to say.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use gauze_model::SpiffeId;
+mod files;
+
+pub use files::{TokenFiles, keep};
+
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
-use tracing::{debug, warn};
 
-use crate::state::{self, StateDirectory, StateError};
+use crate::state::StateDirectory;
+use crate::workload::Workload;
 
 /// Who a token is for (`--audience` of a projected token).
 pub const AUDIENCE: &str = "gauze";
@@ -27,17 +27,6 @@ pub const SIZE_MAX: usize = 8 * 1024;
 
 const ISSUER: &str = "gauze-control-plane";
 const KEY: &str = "tokens.key";
-const DIRECTORY: &str = "tokens";
-
-/// A pod as a token names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Workload {
-    pub namespace: String,
-    pub pod: String,
-    /// Empty where the source knows none.
-    pub uid: String,
-    pub service_account: String,
-}
 
 /// The key that signs and checks tokens.
 pub struct Tokens {
@@ -86,13 +75,6 @@ struct Object {
     name: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     uid: String,
-}
-
-impl Workload {
-    /// Who this workload is in the mesh.
-    pub fn identity(&self, trust_domain: &str) -> SpiffeId {
-        SpiffeId::new(trust_domain, &self.namespace, &self.service_account)
-    }
 }
 
 impl Tokens {
@@ -188,83 +170,16 @@ fn subject(namespace: &str, service_account: &str) -> String {
     format!("system:serviceaccount:{namespace}:{service_account}")
 }
 
-/// The token files of a directory: `tokens/<namespace>.<pod>`, one for each meshed pod, always good for
-/// at least half of [`LIFE`].
-pub struct TokenFiles {
-    directory: PathBuf,
-    /// When each was written.
-    written: BTreeMap<Workload, SystemTime>,
-}
-
-impl TokenFiles {
-    /// Begins with what an earlier process left.
-    ///
-    /// # Errors
-    /// The directory cannot be made.
-    pub fn open(state: &StateDirectory) -> Result<TokenFiles, StateError> {
-        Ok(TokenFiles { directory: state.subdirectory(DIRECTORY)?, written: BTreeMap::new() })
-    }
-
-    /// Makes the files be those of `workloads`. A file that cannot be written is logged and tried again next time.
-    pub fn keep(&mut self, tokens: &Tokens, workloads: Vec<Workload>, now: SystemTime) {
-        self.written.retain(|workload, at| {
-            workloads.binary_search(workload).is_ok() && now < *at + LIFE / 2 && *at <= now
-        });
-        for workload in &workloads {
-            if self.written.contains_key(workload) {
-                continue;
-            }
-            match self.write(tokens, workload, now) {
-                Ok(()) => drop(self.written.insert(workload.clone(), now)),
-                Err(error) => warn!(namespace = workload.namespace, pod = workload.pod, %error, "no token"),
-            }
-        }
-        self.remove_others(&workloads);
-    }
-
-    fn write(&self, tokens: &Tokens, workload: &Workload, now: SystemTime) -> anyhow::Result<()> {
-        let name = file_name(workload)
-            .ok_or_else(|| anyhow::anyhow!("its name is not one that Kubernetes would allow"))?;
-        state::replace_file(&self.directory.join(&name), &tokens.sign(workload, now)?)?;
-        debug!(file = name, "wrote a workload token");
-        Ok(())
-    }
-
-    fn remove_others(&self, workloads: &[Workload]) {
-        let wanted: std::collections::BTreeSet<String> = workloads.iter().filter_map(file_name).collect();
-        let Ok(entries) = fs::read_dir(&self.directory) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            if name.to_str().is_none_or(|name| !wanted.contains(name)) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-}
-
-/// A namespace holds no dot, so the first dot is where the pod's name begins.
-fn file_name(workload: &Workload) -> Option<String> {
-    let is_name = |text: &str, dots: bool| {
-        (1..=253).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || (dots && b == b'.'))
-            && !text.starts_with(['.', '-'])
-    };
-    let named = is_name(&workload.namespace, false) && is_name(&workload.pod, true);
-    named.then(|| format!("{}.{}", workload.namespace, workload.pod))
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn web() -> Workload {
+    pub(crate) fn web() -> Workload {
         let [namespace, pod, uid, service_account] = ["shop", "web-0", "u1", "web"].map(str::to_owned);
         Workload { namespace, pod, uid, service_account }
     }
 
-    fn tokens() -> Tokens {
+    pub(crate) fn tokens() -> Tokens {
         Tokens::of(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap())
     }
 
@@ -310,31 +225,5 @@ mod tests {
         let state = StateDirectory::open(directory.path().join(".gauze")).unwrap();
         let token = Tokens::open(&state).unwrap().sign(&web(), SystemTime::now()).unwrap();
         assert_eq!(Tokens::open(&state).unwrap().verify(&token), Ok(web()));
-    }
-
-    #[test]
-    fn files_follow_the_pods_and_are_renewed_at_half_of_their_life() {
-        let directory = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(directory.path().join(".gauze")).unwrap();
-        let (tokens, mut files) = (tokens(), TokenFiles::open(&state).unwrap());
-        let read = || fs::read_to_string(state.path("tokens/shop.web-0")).ok();
-        let start = SystemTime::now();
-
-        files.keep(&tokens, vec![web()], start);
-        let first = read().unwrap();
-        files.keep(&tokens, vec![web()], start + LIFE / 4);
-        assert_eq!(read().as_ref(), Some(&first), "still young");
-        files.keep(&tokens, vec![web()], start + LIFE / 2);
-        assert_ne!(read(), Some(first), "renewed");
-        files.keep(&tokens, vec![], start + LIFE / 2);
-        assert_eq!(read(), None, "removed with its pod");
-    }
-
-    #[test]
-    fn a_pod_cannot_choose_a_path() {
-        for (namespace, pod) in [("shop", "../../x"), ("..", "x"), ("a.b", "c"), ("shop", ".x"), ("", "x")] {
-            let workload = Workload { namespace: namespace.to_owned(), pod: pod.to_owned(), ..web() };
-            assert_eq!(file_name(&workload), None, "{namespace} {pod}");
-        }
     }
 }

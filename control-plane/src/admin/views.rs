@@ -1,0 +1,93 @@
+//! The JSON that the operator's socket answers; `gauze get`, `gauze explain` and `gauze proxy` read it.
+
+use std::time::SystemTime;
+
+use gauze_model::{Kind, Name};
+use gauze_xds::delta::{Held, Holding};
+use serde_json::{Value, json};
+
+use crate::problem::Problem;
+use crate::push::{ProxyView, Push};
+use crate::status::{self, HoldingState, ObjectStatus};
+use crate::world::Object;
+
+/// Every object with its conditions as they would stand in a cluster, and with what its source cannot read of it.
+/// `problems` at the end are those that belong to no object (a file that does not parse).
+pub(super) fn objects(push: &Push) -> Value {
+    let (world, problems) = (push.world(), push.problems());
+    let statuses = status::conditions(&world, &problems, &push.heard());
+    let objects: Vec<Value> =
+        world.objects().map(|object| self::object(&object, &statuses, &problems)).collect();
+    let belongs = |problem: &&Problem| {
+        world.objects().any(|object| object.origin().object() == problem.origin.object())
+    };
+    let others: Vec<&Problem> = problems.iter().filter(|problem| !belongs(problem)).collect();
+    json!({ "objects": objects, "problems": others })
+}
+
+fn object(object: &Object, statuses: &[ObjectStatus], problems: &[Problem]) -> Value {
+    let key = object.key();
+    let status = statuses.iter().find(|status| status.object == key);
+    let own = problems.iter().filter(|problem| problem.origin.object() == object.origin().object());
+    json!({
+        "kind": key.kind,
+        "namespace": key.namespace,
+        "name": key.name,
+        "generation": object.metadata().generation,
+        "parents": status.map(|status| status.parents.as_slice()).unwrap_or_default(),
+        "problems": own.collect::<Vec<_>>(),
+    })
+}
+
+/// Every object as its user wrote it, as a Kubernetes `List`.
+pub(super) fn world(push: &Push) -> Value {
+    let items: Vec<Value> = push.world().objects().map(|object| object.to_json()).collect();
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+/// Every pod whose proxy is connected, or was in the last five minutes: what it holds and should hold.
+pub(super) fn proxies(push: &Push) -> Value {
+    let proxies: Vec<Value> = push.proxies().iter().map(proxy).collect();
+    json!({ "proxies": proxies })
+}
+
+fn proxy(view: &ProxyView) -> Value {
+    let since = view.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let resources: Vec<Value> = view
+        .heard
+        .resources
+        .iter()
+        .map(|resource| holding(resource, &view.holds[&(resource.kind, resource.name.clone())]))
+        .collect();
+    json!({
+        "namespace": view.workload.namespace,
+        "pod": view.workload.pod,
+        "serviceAccount": view.workload.service_account,
+        "connected": view.connected,
+        "sinceUnixSeconds": since.as_secs(),
+        "resources": resources,
+    })
+}
+
+fn holding(resource: &status::Holding, held: &Held) -> Value {
+    let version = |holding: &Holding| match holding {
+        Holding::Version(version) => Some(version.clone()),
+        Holding::Absent | Holding::Nothing => None,
+    };
+    let mut value = json!({
+        "kind": resource.kind as Kind,
+        "name": &resource.name as &Name,
+        "held": version(&held.acknowledged),
+        "sent": version(&held.sent),
+        "absent": held.acknowledged == Holding::Absent,
+        "state": match resource.state {
+            HoldingState::Current => "current",
+            HoldingState::Behind => "behind",
+            HoldingState::Refused { .. } => "refused",
+        },
+    });
+    if let HoldingState::Refused { path, problem, origin } = &resource.state {
+        value["rejection"] = json!({ "path": path, "problem": problem, "origin": origin });
+    }
+    value
+}

@@ -1,0 +1,134 @@
+//! The gRPC shell around incremental ADS: one task for each stream. What is sent when is decided by
+//! `gauze_xds::DeltaServer`, who may ask for what by [`crate::permission`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gauze_model::SpiffeId;
+use gauze_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use crate::metrics::Metrics;
+use crate::permission::{self, Refusal};
+use crate::port::Peer;
+use crate::push::{Push, StreamId};
+
+/// The one method that is served.
+pub const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+/// Responses that wait in a stream's queue; while it is full, changes gather as names.
+const QUEUE: usize = 4;
+/// A client that does not take a response for so long is gone.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// A stream that does not say who it is for so long is closed.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub type Responses = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+
+/// Serves configuration.
+#[derive(Clone)]
+pub struct Ads {
+    pub push: Arc<Push>,
+    pub metrics: Arc<Metrics>,
+    /// Changes when the process stops.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Ads {
+    /// Opens a stream and carries it in a task of its own.
+    ///
+    /// # Errors
+    /// The client has no certificate of the mesh.
+    pub async fn serve(
+        self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let peer = request.extensions().get::<Peer>();
+        let identity = peer.and_then(|peer| peer.identity.clone()).ok_or(Refusal::NoCertificate)?;
+        let (sender, responses) = mpsc::channel(QUEUE);
+        tokio::spawn(self.carry(identity, request.into_inner(), sender));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+
+    async fn carry(
+        self,
+        identity: SpiffeId,
+        requests: Streaming<DeltaDiscoveryRequest>,
+        sender: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    ) {
+        let metrics = Arc::clone(&self.metrics);
+        let Err(refusal) = self.converse(&identity, requests, &sender).await else { return };
+        let status = Status::from(refusal);
+        let code = format!("{:?}", status.code());
+        metrics.streams_refused.with_label_values(&[&code]).inc();
+        if status.code() != tonic::Code::Unavailable {
+            warn!(%identity, code, "ended a configuration stream: {}", status.message());
+        }
+        let _ = timeout(SEND_TIMEOUT, sender.send(Err(status))).await;
+    }
+
+    /// Talks until the client leaves or must be sent away.
+    async fn converse(
+        mut self,
+        identity: &SpiffeId,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+        sender: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    ) -> Result<(), Refusal> {
+        let Ok(Ok(Some(first))) = timeout(FIRST_REQUEST_TIMEOUT, requests.message()).await else {
+            return Ok(());
+        };
+        let stream = self.open(identity, &first)?;
+        send(sender, self.push.hear(stream.id, first)?).await?;
+        loop {
+            let responses = tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.push.hear(stream.id, request)?,
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                () = stream.wake.notified() => self.push.owed(stream.id)?,
+                _ = self.stopping.wait_for(|stopping| *stopping) => return Err(Refusal::Stopping),
+            };
+            send(sender, responses).await?;
+        }
+    }
+
+    fn open(&self, identity: &SpiffeId, first: &DeltaDiscoveryRequest) -> Result<OpenStream, Refusal> {
+        let node_id = first.node.as_ref().map(|node| node.id.as_str()).unwrap_or_default();
+        let workload = permission::admit(&self.push.world(), node_id, identity)?;
+        let (id, wake) = self.push.open(workload)?;
+        info!(pod = node_id, "a proxy is connected");
+        Ok(OpenStream { push: Arc::clone(&self.push), id, wake, pod: node_id.to_owned() })
+    }
+}
+
+/// Hands responses to the stream; waits while its queue is full, and meanwhile hears nothing.
+async fn send(
+    sender: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    responses: Vec<DeltaDiscoveryResponse>,
+) -> Result<(), Refusal> {
+    for response in responses {
+        let sent = timeout(SEND_TIMEOUT, sender.send(Ok(response))).await;
+        // A closed channel is a client that left: the next request says so.
+        let _ = sent.map_err(|_| Refusal::TooSlow(SEND_TIMEOUT))?;
+    }
+    Ok(())
+}
+
+/// A stream that is open until this is dropped.
+struct OpenStream {
+    push: Arc<Push>,
+    id: StreamId,
+    wake: Arc<Notify>,
+    pod: String,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.push.close(self.id);
+        info!(pod = self.pod, "a proxy is disconnected");
+    }
+}

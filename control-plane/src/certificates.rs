@@ -1,0 +1,113 @@
+//! Istio's `CreateCertificate`: a token says who asks, the world says whether that pod exists, and the
+//! authority signs the public key of the request for that identity.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use gauze_model::{Code, SpiffeId};
+use gauze_xds::certificate::{CertificateRequest, CertificateResponse};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use crate::authority::{Authority, RequestError};
+use crate::metrics::Metrics;
+use crate::push::Push;
+use crate::tokens::{TokenError, Tokens};
+use crate::workload::Workload;
+
+/// Issues certificates.
+#[derive(Clone)]
+pub struct Certificates {
+    pub authority: Arc<Authority>,
+    pub tokens: Arc<Tokens>,
+    pub push: Arc<Push>,
+    pub metrics: Arc<Metrics>,
+    /// Who this control plane is: signed for itself only.
+    pub own: SpiffeId,
+}
+
+/// Why no certificate is issued.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("there is no `authorization: Bearer TOKEN` in the call's metadata")]
+    TokenMissing,
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("no pod {0} of ServiceAccount {sa} is known", sa = .0.service_account)]
+    PodUnknown(Workload),
+    #[error("{0} is the control plane's own identity, which no pod gets")]
+    Reserved(SpiffeId),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+impl Certificates {
+    /// Answers one call.
+    ///
+    /// # Errors
+    /// The token, its pod or the signing request is refused.
+    pub async fn create(
+        self,
+        request: Request<CertificateRequest>,
+    ) -> Result<Response<CertificateResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        match self.issue(&metadata, &request) {
+            Ok(cert_chain) => {
+                self.metrics.certificates_issued.inc();
+                Ok(Response::new(CertificateResponse { cert_chain }))
+            }
+            Err(refused) => {
+                let code = refused.code().to_string();
+                self.metrics.certificates_refused.with_label_values(&[&code]).inc();
+                warn!(code, "refused a certificate: {refused}");
+                Err(refused.into())
+            }
+        }
+    }
+
+    fn issue(&self, metadata: &MetadataMap, request: &CertificateRequest) -> Result<Vec<String>, Refused> {
+        let workload = self.tokens.verify(bearer(metadata)?)?;
+        if !workload.exists_in(&self.push.world()) {
+            return Err(Refused::PodUnknown(workload));
+        }
+        let id = workload.identity(&self.own.trust_domain);
+        if id == self.own {
+            return Err(Refused::Reserved(id));
+        }
+        let life = u64::try_from(request.validity_duration).ok().filter(|seconds| *seconds > 0);
+        let life = life.map(Duration::from_secs);
+        let chain = self.authority.sign(&request.csr, &id, life, SystemTime::now())?;
+        info!(%id, pod = %workload, "issued a certificate");
+        Ok(chain)
+    }
+}
+
+fn bearer(metadata: &MetadataMap) -> Result<&str, Refused> {
+    let value = metadata.get("authorization").and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Refused::TokenMissing)
+}
+
+impl Refused {
+    fn code(&self) -> Code {
+        match self {
+            Refused::TokenMissing => Code::TOKEN_MISSING,
+            Refused::Token(_) | Refused::Reserved(_) => Code::TOKEN_REFUSED,
+            Refused::PodUnknown(_) => Code::TOKEN_POD_UNKNOWN,
+            Refused::Request(RequestError::Signing(_)) => Code::AUTHORITY_UNAVAILABLE,
+            Refused::Request(_) => Code::REQUEST_FOR_CERTIFICATE_REFUSED,
+        }
+    }
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Status {
+        let status = match &refused {
+            Refused::TokenMissing | Refused::Token(_) => tonic::Code::Unauthenticated,
+            Refused::PodUnknown(_) | Refused::Reserved(_) => tonic::Code::PermissionDenied,
+            Refused::Request(RequestError::Signing(_)) => tonic::Code::Internal,
+            Refused::Request(_) => tonic::Code::InvalidArgument,
+        };
+        Status::new(status, format!("{}: {refused}", refused.code()))
+    }
+}

@@ -1,0 +1,332 @@
+//! From a change of the world to what each stream must send.
+//!
+//! A change waits for a moment of quiet; then each name that it touched and that somebody is
+//! subscribed to is translated once and encoded once, whoever asks. A stream is owed *names*, not
+//! messages: one that is slow later gets the latest state, and holds up nobody.
+//!
+//! There is one lock, held for short computations only and never across an await; readers of the
+//! world take an immutable `Arc`.
+
+mod answers;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use gauze_model::Name;
+use gauze_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout_at;
+use tracing::{debug, info, warn};
+
+use crate::metrics::Metrics;
+use crate::permission::{self, Refusal};
+use crate::problem::Problem;
+use crate::source::Update;
+use crate::status::Heard;
+use crate::workload::Workload;
+use crate::world::{MeshSettings, Touched, World};
+use answers::Answers;
+use stream::Stream;
+
+/// A change waits until nothing else has changed for this long …
+const QUIET: Duration = Duration::from_millis(10);
+/// … but no longer than this.
+const DEBOUNCE_MAX: Duration = Duration::from_millis(100);
+/// How long a pod whose proxy went away still counts for `Programmed`.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// Open streams of one pod: the one in use, and dead ones that nobody has noticed yet.
+const STREAMS_PER_POD_MAX: usize = 4;
+
+/// The world, and all streams.
+pub struct Push {
+    state: Mutex<State>,
+    /// Counts the changes of the world.
+    changes: watch::Sender<u64>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamId(u64);
+
+#[derive(Default)]
+struct State {
+    world: Arc<World>,
+    /// What the source cannot read.
+    problems: Vec<Problem>,
+    answers: Answers,
+    /// Open ones, and the last one of each pod that went away a short time ago.
+    streams: BTreeMap<StreamId, Stream>,
+    opened: u64,
+}
+
+/// A pod as the operator sees it.
+pub struct ProxyView {
+    pub workload: Workload,
+    pub connected: bool,
+    pub since: SystemTime,
+    pub heard: crate::status::Proxy,
+    pub holds: BTreeMap<(gauze_model::Kind, Name), gauze_xds::delta::Held>,
+}
+
+impl Push {
+    pub fn new(settings: MeshSettings, metrics: Arc<Metrics>) -> Push {
+        let state = State { world: Arc::new(World::new(settings)), ..State::default() };
+        Push { state: Mutex::new(state), changes: watch::Sender::new(0), metrics }
+    }
+
+    /// The world as it is now.
+    pub fn world(&self) -> Arc<World> {
+        Arc::clone(&self.lock().world)
+    }
+
+    /// What the source cannot read now.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.lock().problems.clone()
+    }
+
+    /// Tells of every change of the world, after debouncing.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Follows a source until it ends: several updates in a row become one change of the world.
+    pub async fn follow(&self, mut updates: mpsc::Receiver<Update>) {
+        while let Some(first) = updates.recv().await {
+            let read = Instant::now();
+            let mut batch = vec![first];
+            while let Some(update) = next_soon(&mut updates, read + DEBOUNCE_MAX).await {
+                batch.push(update);
+            }
+            self.update(batch, read);
+        }
+    }
+
+    /// Applies what changed (first read at `read`), and wakes the streams that are owed something for it.
+    pub fn update(&self, updates: Vec<Update>, read: Instant) {
+        let timer = self.metrics.world_update_duration.start_timer();
+        self.lock().update(updates, read, &self.metrics);
+        timer.observe_duration();
+        self.metrics.world_updates.inc();
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Opens a stream for a pod that was admitted. The notification comes whenever something is owed to it.
+    ///
+    /// # Errors
+    /// The pod has too many streams.
+    pub fn open(&self, workload: Workload) -> Result<(StreamId, Arc<Notify>), Refusal> {
+        self.lock().open(workload, &self.metrics)
+    }
+
+    /// Takes a request of a stream; returns what must be sent for it.
+    ///
+    /// # Errors
+    /// It asks for what it may not have: the stream must end.
+    pub fn hear(
+        &self,
+        id: StreamId,
+        request: DeltaDiscoveryRequest,
+    ) -> Result<Vec<DeltaDiscoveryResponse>, Refusal> {
+        self.lock().hear(id, request, &self.metrics)
+    }
+
+    /// What must be sent to a stream for all that has changed since it was last asked.
+    ///
+    /// # Errors
+    /// The stream's pod is gone: the stream must end.
+    pub fn owed(&self, id: StreamId) -> Result<Vec<DeltaDiscoveryResponse>, Refusal> {
+        self.lock().owed(id, &self.metrics)
+    }
+
+    /// Closes a stream; what it held is remembered for a while.
+    pub fn close(&self, id: StreamId) {
+        self.lock().close(id, Instant::now(), &self.metrics);
+    }
+
+    /// Each pod with a stream, or with one a short time ago: what it holds and should hold.
+    pub fn proxies(&self) -> Vec<ProxyView> {
+        self.lock().proxies(Instant::now())
+    }
+
+    /// The same for [`status::conditions`](crate::status::conditions).
+    pub fn heard(&self) -> Heard {
+        Heard { proxies: self.proxies().into_iter().map(|proxy| proxy.heard).collect() }
+    }
+
+    /// A panic in a computation poisons the lock; what it guards is replaced piece by piece, so going on is right.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The next update, if it comes before quiet and before `latest`.
+async fn next_soon(updates: &mut mpsc::Receiver<Update>, latest: Instant) -> Option<Update> {
+    let until = latest.min(Instant::now() + QUIET);
+    timeout_at(until.into(), updates.recv()).await.ok().flatten()
+}
+
+impl State {
+    fn update(&mut self, updates: Vec<Update>, read: Instant, metrics: &Metrics) {
+        let mut touched = Touched::default();
+        // Copies the world only if a reader still holds it.
+        let world = Arc::make_mut(&mut self.world);
+        for update in updates {
+            for event in update.events {
+                touched.extend(world.apply(event));
+            }
+            self.problems = update.problems;
+        }
+        metrics.source_problems.set(count(self.problems.len()));
+        self.forget_those_who_left(Instant::now());
+        for change in self.answers.update(&self.world, &touched, metrics) {
+            for id in &change.subscribers {
+                if let Some(stream) = self.streams.get_mut(id) {
+                    stream.owe(change.key.clone(), &change.former, read);
+                }
+            }
+        }
+        self.end_streams_without_pod(&touched);
+        self.count_waiting(metrics);
+    }
+
+    fn end_streams_without_pod(&mut self, touched: &Touched) {
+        for stream in self.streams.values_mut() {
+            if touched.contains(&stream.workload.inbound()) && !stream.workload.exists_in(&self.world) {
+                info!(pod = %stream.workload, "the pod of this proxy is gone");
+                stream.lose_pod();
+            }
+        }
+    }
+
+    fn open(&mut self, workload: Workload, metrics: &Metrics) -> Result<(StreamId, Arc<Notify>), Refusal> {
+        let earlier: Vec<StreamId> = self.streams_of(&workload).map(|(id, _)| *id).collect();
+        let open = earlier.iter().filter(|id| self.streams[*id].is_open()).count();
+        if open >= STREAMS_PER_POD_MAX {
+            return Err(Refusal::TooManyStreams(STREAMS_PER_POD_MAX));
+        }
+        for id in earlier.iter().filter(|id| !self.streams[*id].is_open()).copied().collect::<Vec<_>>() {
+            self.forget(id);
+        }
+        self.opened += 1;
+        let id = StreamId(self.opened);
+        let stream = Stream::new(workload);
+        let wake = stream.wake();
+        self.streams.insert(id, stream);
+        metrics.streams.inc();
+        self.count_connected(metrics);
+        Ok((id, wake))
+    }
+
+    fn hear(
+        &mut self,
+        id: StreamId,
+        request: DeltaDiscoveryRequest,
+        metrics: &Metrics,
+    ) -> Result<Vec<DeltaDiscoveryResponse>, Refusal> {
+        let State { world, answers, streams, .. } = self;
+        let stream = streams.get_mut(&id).ok_or(Refusal::PodGone)?;
+        permission::permit(&request, &stream.workload, stream.delta.subscribed().len())?;
+        let mut answer = |kind, name: &Name| answers.answer(world, kind, name, metrics);
+        let (heard, responses) = stream.delta.on_request(request, &mut answer);
+        for key in heard.subscribed.union(&heard.unsubscribed) {
+            match stream.delta.held().contains_key(key) {
+                true => answers.subscribe(id, key),
+                false => answers.unsubscribe(id, key),
+            }
+        }
+        for rejection in &heard.rejections {
+            let kind = format!("{:?}", rejection.kind).to_lowercase();
+            metrics.rejections.with_label_values(&[&kind]).inc();
+            warn!(pod = %stream.workload, code = %gauze_model::Code::CONFIGURATION_REFUSED, %rejection, "a proxy refused configuration");
+        }
+        for name in &heard.unreadable {
+            debug!(pod = %stream.workload, code = %gauze_model::Code::NAME_UNREADABLE, name, "a name that is none");
+        }
+        if heard.acknowledged || !heard.unsubscribed.is_empty() {
+            stream.settle(answers);
+        }
+        metrics.names.set(count(answers.len()));
+        count_sent(&responses, metrics);
+        Ok(responses)
+    }
+
+    fn owed(&mut self, id: StreamId, metrics: &Metrics) -> Result<Vec<DeltaDiscoveryResponse>, Refusal> {
+        let State { world, answers, streams, .. } = self;
+        let stream = streams.get_mut(&id).ok_or(Refusal::PodGone)?;
+        let (names, since) = stream.take_owed()?;
+        let mut answer = |kind, name: &Name| answers.answer(world, kind, name, metrics);
+        let responses = stream.delta.on_change(&names, &mut answer);
+        if let Some(since) = since {
+            metrics.push_latency.observe(since.elapsed().as_secs_f64());
+        }
+        count_sent(&responses, metrics);
+        self.count_waiting(metrics);
+        Ok(responses)
+    }
+
+    fn close(&mut self, id: StreamId, now: Instant, metrics: &Metrics) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.leave(now);
+        let workload = stream.workload.clone();
+        if !workload.exists_in(&self.world) || self.streams_of(&workload).count() > 1 {
+            self.forget(id);
+        }
+        self.count_connected(metrics);
+        self.count_waiting(metrics);
+        metrics.names.set(count(self.answers.len()));
+    }
+
+    fn proxies(&mut self, now: Instant) -> Vec<ProxyView> {
+        self.forget_those_who_left(now);
+        let State { answers, streams, .. } = self;
+        // Of several streams of a pod the newest says what it holds.
+        let newest: BTreeMap<&Workload, &Stream> =
+            streams.values().map(|stream| (&stream.workload, stream)).collect();
+        newest.values().map(|stream| stream.view(answers)).collect()
+    }
+
+    fn forget_those_who_left(&mut self, now: Instant) {
+        let world = &self.world;
+        let forgotten = self.streams.iter().filter(|(_, stream)| {
+            stream.left_before(now, REMEMBERED) || (!stream.is_open() && !stream.workload.exists_in(world))
+        });
+        for id in forgotten.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        for key in stream.delta.subscribed() {
+            self.answers.unsubscribe(id, key);
+        }
+    }
+
+    fn streams_of<'s>(&'s self, workload: &'s Workload) -> impl Iterator<Item = (&'s StreamId, &'s Stream)> {
+        self.streams.iter().filter(move |(_, stream)| {
+            (&stream.workload.namespace, &stream.workload.pod) == (&workload.namespace, &workload.pod)
+        })
+    }
+
+    fn count_connected(&self, metrics: &Metrics) {
+        metrics.connected_proxies.set(count(self.streams.values().filter(|stream| stream.is_open()).count()));
+    }
+
+    fn count_waiting(&self, metrics: &Metrics) {
+        metrics
+            .waiting_streams
+            .set(count(self.streams.values().filter(|stream| stream.is_waiting()).count()));
+    }
+}
+
+fn count_sent(responses: &[DeltaDiscoveryResponse], metrics: &Metrics) {
+    let resources = responses.iter().map(|sent| sent.resources.len() + sent.removed_resources.len());
+    metrics.responses.inc_by(responses.len() as u64);
+    metrics.resources_sent.inc_by(resources.sum::<usize>() as u64);
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
+}
