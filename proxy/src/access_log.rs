@@ -18,9 +18,19 @@ pub struct AccessLog {
 
 #[derive(Clone)]
 struct Channel {
-    lines: SyncSender<Vec<u8>>,
+    lines: SyncSender<Item>,
     dropped: IntCounter,
 }
+
+/// What the writer is sent.
+enum Item {
+    Line(Vec<u8>),
+    /// Tell here when all that came before is written.
+    Flush(SyncSender<()>),
+}
+
+/// How long the end of the process waits for the reader of stdout.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Lines that wait for the writer.
 const LINES_MAX: usize = 8192;
@@ -58,18 +68,32 @@ impl AccessLog {
         let Some(channel) = &self.channel else { return };
         let mut line = Vec::with_capacity(512);
         write_line(&mut line, record, SystemTime::now(), duration);
-        if channel.lines.try_send(line).is_err() {
+        if channel.lines.try_send(Item::Line(line)).is_err() {
             channel.dropped.inc();
+        }
+    }
+
+    /// Waits, not for long, until all lines are written.
+    pub fn flush(&self) {
+        let Some(channel) = &self.channel else { return };
+        let (done, written) = sync_channel(1);
+        if channel.lines.try_send(Item::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
 
 /// Writes lines as they come, and flushes when no more wait.
-fn write_all(waiting: &Receiver<Vec<u8>>, mut output: impl Write) -> io::Result<()> {
+fn write_all(waiting: &Receiver<Item>, mut output: impl Write) -> io::Result<()> {
     while let Ok(first) = waiting.recv() {
-        output.write_all(&first)?;
-        for line in waiting.try_iter() {
-            output.write_all(&line)?;
+        for item in std::iter::once(first).chain(waiting.try_iter()) {
+            match item {
+                Item::Line(line) => output.write_all(&line)?,
+                Item::Flush(done) => {
+                    output.flush()?;
+                    let _ = done.try_send(());
+                }
+            }
         }
         output.flush()?;
     }
@@ -183,7 +207,7 @@ impl Line<'_> {
 }
 
 /// RFC 3339 in UTC, with milliseconds.
-fn timestamp(now: SystemTime) -> String {
+pub(crate) fn timestamp(now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date(days);
@@ -288,11 +312,7 @@ mod tests {
         let log = AccessLog::start(output.clone(), metrics.access_log_dropped.clone()).expect("a thread");
         drop(request(&log, &metrics, "/a"));
         drop(request(&log, &metrics, "/b"));
-        drop(log);
-        // The writer holds the other clone of `output` until it has written everything and ended.
-        while Arc::strong_count(&output.0) > 1 {
-            std::thread::yield_now();
-        }
+        log.flush();
         let text = String::from_utf8(output.0.lock().expect("no writer panics").clone()).expect("UTF-8");
         let paths: Vec<_> =
             text.lines().filter_map(|line| line.split(r#""path":"#).nth(1)?.get(..4)).collect();

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use gauze_model::Code;
+use gauze_model::{Code, Snapshot};
+use gauze_xds::Rejection;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 
@@ -54,7 +55,7 @@ pub struct Use {
 }
 
 /// What the control thread says of addresses beside the view. Immutable, replaced whole.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Known {
     pub mesh_networks: Arc<[IpNet]>,
     /// Whether the control plane can be asked now.
@@ -64,16 +65,18 @@ pub struct Known {
     pub absent: HashSet<SocketAddr>,
     /// Last answers about Services that are no longer subscribed to.
     pub kept: HashMap<SocketAddr, Arc<OutboundTarget>>,
+    /// What the view was built from, and what was refused; for the admin endpoints.
+    pub snapshot: Arc<Snapshot>,
+    pub rejections: Arc<[Rejection]>,
 }
 
 impl Config {
     /// An empty configuration, and the queue of addresses to ask for.
     pub fn new(mesh_networks: &[IpNet], answer_timeout: Duration) -> (Config, Asks) {
         let (asks, asked) = mpsc::unbounded_channel();
-        let known = Known { mesh_networks: mesh_networks.into(), ..Known::default() };
         let config = Config {
             view: ArcSwap::default(),
-            known: ArcSwap::from_pointee(known),
+            known: ArcSwap::from_pointee(Known::nothing(mesh_networks)),
             changes: watch::Sender::new(0),
             asks,
             answer_timeout,
@@ -163,6 +166,18 @@ fn undecided(address: SocketAddr) -> Refusal {
 }
 
 impl Known {
+    fn nothing(mesh_networks: &[IpNet]) -> Known {
+        Known {
+            mesh_networks: mesh_networks.into(),
+            connected: false,
+            subscribed: HashMap::new(),
+            absent: HashSet::new(),
+            kept: HashMap::new(),
+            snapshot: Arc::default(),
+            rejections: Arc::new([]),
+        }
+    }
+
     fn is_inside_mesh(&self, address: IpAddr) -> bool {
         self.mesh_networks.iter().any(|network| network.contains(&address))
     }

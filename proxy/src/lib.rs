@@ -1,6 +1,6 @@
 //! The gauze sidecar proxy: it carries all TCP of one pod, encrypted, routed and measured.
 //!
-//! [`Proxy`] is what they share, `run` the life of the process. Workers carry traffic; everything else (configuration,
+//! [`Proxy`] is what they share, [`run`] the life of the process. Workers carry traffic; everything else (configuration,
 //! certificates, admin, logs) lives on one control thread.
 //!
 //! The modules, from the wire upwards, then what stands around the request path:
@@ -13,6 +13,7 @@ pub mod target; // what the data path reads
 pub mod tls; // mutual TLS inside the mesh
 
 pub mod access_log; // one line for each request
+pub mod admin; // what people and probes ask
 pub mod certificates; // who this proxy is
 pub mod config; // what the data path knows
 pub mod control_plane; // how the control plane is dialled
@@ -23,14 +24,27 @@ pub mod self_check; // whether the redirect rules are in force
 pub mod settings; // flags
 pub mod trace; // what the proxy says of itself
 
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::pin::pin;
+use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
+use crate::admin::{Admin, Doors};
+use crate::certificates::Certificates;
 use crate::config::Config;
+use crate::config::ads::Ads;
+use crate::control_plane::ControlPlane;
 use crate::metrics::Metrics;
 use crate::self_check::SelfCheck;
-use crate::settings::Settings;
+use crate::settings::{AccessLogFormat, Invocation, ObservingSettings, Settings};
 use crate::tls::Tls;
+use crate::trace::LogLevel;
 
 /// What all threads of a proxy share. Nothing in it is locked on the request path.
 pub struct Proxy {
@@ -40,4 +54,129 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
     pub self_check: SelfCheck,
+}
+
+/// A proxy that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Listen(#[from] admin::ListenError),
+    #[error("a thread or its event loop cannot be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Does what a command line asks for; the whole of the program `gauze-proxy`.
+pub fn command<T>(arguments: impl IntoIterator<Item = T>) -> ExitCode
+where
+    T: Into<OsString> + Clone,
+{
+    let done = match Invocation::from_arguments(arguments) {
+        Ok(Invocation::Run(settings)) => run_until_told(*settings),
+        Ok(Invocation::Redirect(settings)) => redirect::run(&settings).map_err(anyhow::Error::from),
+        Err(error) => error.exit(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gauze-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_until_told(settings: Settings) -> anyhow::Result<()> {
+    let log_level = trace::start(&settings.observing.log_level)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let told = told_to_end()?;
+        Ok(run(settings, log_level, told).await?)
+    });
+    // A name that is still being resolved must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// SIGTERM, or Ctrl-C on a terminal.
+fn told_to_end() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Carries traffic until `shutdown`, then finishes what is in flight.
+///
+/// # Errors
+/// What it needs cannot be had at the start; afterwards nothing ends it but `shutdown`.
+pub async fn run(settings: Settings, log_level: LogLevel, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    let doors = Doors::open(&settings.interception).await?;
+    announce(&doors)?;
+
+    let metrics = Arc::new(Metrics::new());
+    let tls = Tls::new(&settings.control_plane.trust_domain);
+    let control_plane = Arc::new(ControlPlane::new(&settings.control_plane));
+    let certificates = Certificates::new(&settings, control_plane.clone(), tls.clone(), metrics.clone());
+    let (config, asks) = Config::new(&settings.interception.mesh_networks, settings.limits.answer_timeout);
+    let config = Arc::new(config);
+    let ads = Ads::new(&settings, control_plane, certificates.subscribe(), asks, config.clone(), metrics.clone());
+
+    let access_log = access_log(&settings.observing, &metrics)?;
+    let self_check = SelfCheck::new(settings.interception.mode);
+    let proxy = Arc::new(Proxy { settings, config, tls, metrics, access_log, self_check });
+    let admin = Arc::new(Admin::new(proxy.clone(), certificates.subscribe(), log_level));
+
+    let draining = watch::Sender::new(false);
+    let control = async {
+        let self_check = proxy.self_check.until_passed(&proxy.settings.workload.pod_ips);
+        tokio::join!(ads.run(), certificates.keep(), admin.serve(&doors), self_check)
+    };
+    let mut control = pin!(control);
+    tokio::select! {
+        _ = &mut control => {}
+        () = shutdown => {}
+        () = admin.told_to_quit() => {}
+    }
+
+    tracing::info!("ending: finishing what is in flight");
+    draining.send_replace(true);
+    proxy.access_log.flush();
+    Ok(())
+}
+
+fn access_log(settings: &ObservingSettings, metrics: &Metrics) -> io::Result<AccessLog> {
+    match settings.access_log {
+        AccessLogFormat::Off => Ok(AccessLog::off()),
+        AccessLogFormat::Json => AccessLog::start(io::stdout(), metrics.access_log_dropped.clone()),
+    }
+}
+
+/// The first line on stdout: where we listen, now that all of it is bound.
+fn announce(doors: &Doors) -> io::Result<()> {
+    let line = serde_json::json!({ "listening": {
+        "admin": [doors.loopback_address()],
+        "metrics": [doors.pod_address()],
+        "admin_socket": doors.socket_path(),
+    } });
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
+
+impl Proxy {
+    /// Why this proxy cannot do its work yet; nothing: it is ready.
+    pub fn not_ready_because(&self) -> Vec<&'static str> {
+        let valid = self.tls.expiry().is_some_and(|expiry| expiry > SystemTime::now());
+        [
+            (!valid, "no valid certificate"),
+            (self.config.view().inbound.is_none(), "the control plane has not said how this pod accepts"),
+            (!self.self_check.has_passed(), "the redirect rules are not in force"),
+        ]
+        .into_iter()
+        .filter_map(|(holds, reason)| holds.then_some(reason))
+        .collect()
+    }
 }

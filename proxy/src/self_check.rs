@@ -3,10 +3,13 @@
 //! proxy dials the one of each family that its pod has, and must hear itself answer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::settings::Mode;
 
 /// RFC 5737 and RFC 3849: addresses that nobody has. The redirect step knows the same.
 pub const PROBE_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), PROBE_PORT);
@@ -18,6 +21,7 @@ pub const PROBE_PORT: u16 = 15002;
 #[derive(Debug)]
 pub struct SelfCheck {
     word: [u8; 16],
+    passed: AtomicBool,
 }
 
 /// A redirect that does not work.
@@ -33,13 +37,35 @@ pub struct NotRedirected {
 /// A redirected connection stays on this machine: more than enough.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Default for SelfCheck {
-    fn default() -> SelfCheck {
-        SelfCheck { word: fastrand::u128(..).to_le_bytes() }
-    }
-}
+/// A check that failed is repeated: the rules may come later.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 impl SelfCheck {
+    /// Without a redirect there is nothing to check.
+    pub fn new(mode: Mode) -> SelfCheck {
+        SelfCheck { word: fastrand::u128(..).to_le_bytes(), passed: AtomicBool::new(mode == Mode::None) }
+    }
+
+    pub fn has_passed(&self) -> bool {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    /// Repeats the check until it passes. Not afterwards: rules do not go away by themselves.
+    pub async fn until_passed(&self, pod_ips: &[IpAddr]) {
+        let mut told = None;
+        while !self.has_passed() {
+            match self.check(pod_ips).await {
+                Ok(()) => self.passed.store(true, Ordering::Relaxed),
+                Err(problem) if told.as_ref() == Some(&problem) => tokio::time::sleep(INTERVAL).await,
+                Err(problem) => {
+                    tracing::error!(%problem, "not ready");
+                    told = Some(problem);
+                }
+            }
+        }
+        tracing::debug!("connections of the app come to this proxy");
+    }
+
     /// Whether a redirected connection was meant for the self-check.
     pub fn is_probe(original_destination: SocketAddr) -> bool {
         original_destination == PROBE_V4 || original_destination == PROBE_V6
@@ -96,7 +122,7 @@ mod tests {
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("bound");
-            let (ours, other) = (SelfCheck::default(), SelfCheck::default());
+            let (ours, other) = (SelfCheck::new(Mode::Transparent), SelfCheck::new(Mode::Transparent));
             for (answering, expected) in
                 [(&ours, Ok(())), (&other, Err("another process answered".to_owned()))]
             {

@@ -185,9 +185,13 @@ pub struct LimitSettings {
     #[arg(long, env = "GAUZE_DETECT_TIMEOUT", default_value = "100ms", value_parser = duration, value_name = "TIME")]
     pub detect_timeout: Duration,
 
-    /// A request, stream or opaque connection on which nothing moves is ended after this time
+    /// A request or stream on which nothing moves is ended after this time
     #[arg(long, env = "GAUZE_STREAM_IDLE_TIMEOUT", default_value = "5m", value_parser = duration, value_name = "TIME")]
     pub stream_idle_timeout: Duration,
+
+    /// An opaque connection on which nothing moves is ended after this time; database pools idle for long
+    #[arg(long, env = "GAUZE_TCP_IDLE_TIMEOUT", default_value = "1h", value_parser = duration, value_name = "TIME")]
+    pub tcp_idle_timeout: Duration,
 
     /// A pooled connection without a request is closed after this time
     #[arg(long, env = "GAUZE_POOL_IDLE_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "TIME")]
@@ -271,13 +275,11 @@ pub enum AccessLogFormat {
 const PRIVATE_NETWORKS: &str = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fc00::/7";
 
 impl Invocation {
-    /// Reads the command line and the environment; prints help or the error and ends the process if
-    /// there is nothing to run.
-    pub fn parse() -> Invocation {
-        Invocation::from_arguments(std::env::args_os()).unwrap_or_else(|error| error.exit())
-    }
-
-    fn from_arguments<T>(arguments: impl IntoIterator<Item = T>) -> Result<Invocation, clap::Error>
+    /// Reads a command line, program name first.
+    ///
+    /// # Errors
+    /// What `clap` says of it; also where help is asked for.
+    pub fn from_arguments<T>(arguments: impl IntoIterator<Item = T>) -> Result<Invocation, clap::Error>
     where
         T: Into<std::ffi::OsString> + Clone,
     {

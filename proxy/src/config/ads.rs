@@ -19,7 +19,7 @@ use super::{Asks, Config, Known};
 use crate::control_plane::{Backoff, ControlPlane, DialError};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::target::{HttpRoute, Targets};
+use crate::target::{HttpRoute, OwnAddresses, Targets};
 use crate::tls::Credentials;
 
 /// The control thread's side of [`Config`].
@@ -50,7 +50,7 @@ struct State {
     names: Subscriptions,
     kept: Kept,
     snapshot: Arc<Snapshot>,
-    rejections: Vec<Rejection>,
+    rejections: Arc<[Rejection]>,
     viewer: String,
     connected: bool,
 }
@@ -85,10 +85,10 @@ impl Ads {
         credentials: watch::Receiver<Option<Arc<Credentials>>>,
         asks: Asks,
         config: Arc<Config>,
-        targets: Targets,
         metrics: Arc<Metrics>,
     ) -> Ads {
         let (workload, limits) = (&settings.workload, &settings.limits);
+        let targets = Targets::new(usize::from(settings.workers), own_addresses(settings));
         let node = Node {
             id: format!("{}/{}", workload.namespace, workload.pod),
             cluster: workload.app.clone(),
@@ -109,7 +109,7 @@ impl Ads {
                 names: Subscriptions::new(limits.names_max, limits.name_idle_timeout),
                 kept: Kept::default(),
                 snapshot: Arc::default(),
-                rejections: Vec::new(),
+                rejections: Arc::new([]),
                 viewer: workload.namespace.clone(),
                 connected: false,
             },
@@ -288,7 +288,7 @@ impl State {
             tracing::warn!(%rejection, "resource refused; the last good one stays");
         }
         self.metrics.resources_refused.set(rejections.len().try_into().unwrap_or(i64::MAX));
-        self.rejections = rejections;
+        self.rejections = rejections.into();
     }
 
     fn set_connected(&mut self, connected: bool) {
@@ -315,6 +315,8 @@ impl State {
             subscribed: self.names.uses(),
             absent: self.absent(),
             kept: self.kept.targets().clone(),
+            snapshot: self.snapshot.clone(),
+            rejections: self.rejections.clone(),
         };
         self.count(&known);
         self.config.publish(view, known);
@@ -350,6 +352,14 @@ impl State {
         self.metrics.hold(Kind::Routes, self.snapshot.routes.len());
         self.metrics.hold(Kind::Cluster, self.snapshot.clusters.len());
         self.metrics.hold(Kind::Endpoints, self.snapshot.endpoints.len());
+    }
+}
+
+/// Endpoints at these are our own app: dialled over `lo`, not through two sidecars.
+fn own_addresses(settings: &Settings) -> OwnAddresses {
+    OwnAddresses {
+        addresses: settings.workload.pod_ips.clone(),
+        mapped: settings.interception.inbound.iter().map(|mapping| (mapping.listen, mapping.destination)).collect(),
     }
 }
 

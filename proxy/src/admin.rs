@@ -1,0 +1,281 @@
+//! What people, probes and `gauze proxy` ask of a running proxy: HTTP/1.1 behind three doors. The pod's
+//! port tells the cluster how it is, the loopback port also what it knows; both change nothing, for the
+//! app shares them. Orders are taken over a Unix socket only, from our own user or root.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::Proxy;
+use crate::settings::InterceptionSettings;
+use crate::tls::Credentials;
+use crate::trace::LogLevel;
+
+mod dump; // what a proxy holds, as JSON
+
+/// The doors, open.
+pub struct Doors {
+    loopback: TcpListener,
+    pod: TcpListener,
+    orders: Option<OrderSocket>,
+}
+
+/// The Unix socket, and whose it is.
+struct OrderSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    owner: u32,
+}
+
+/// What stands behind the doors.
+pub struct Admin {
+    proxy: Arc<Proxy>,
+    credentials: watch::Receiver<Option<Arc<Credentials>>>,
+    log_level: LogLevel,
+    quit: Notify,
+}
+
+/// Which door a request came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Loopback,
+    Pod,
+    Orders,
+}
+
+/// A listener that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} ({flag}): {problem}")]
+pub struct ListenError {
+    pub address: String,
+    pub flag: &'static str,
+    pub problem: io::Error,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// Connections at once through one door.
+const CONNECTIONS_MAX: usize = 64;
+
+/// A request must arrive within this time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Doors {
+    /// Binds all of them.
+    ///
+    /// # Errors
+    /// The first that cannot be bound.
+    pub async fn open(settings: &InterceptionSettings) -> Result<Doors, ListenError> {
+        Ok(Doors {
+            loopback: listen(settings.admin_listen, "--admin-listen").await?,
+            pod: listen(settings.metrics_listen, "--metrics-listen").await?,
+            orders: settings.admin_socket.as_deref().map(OrderSocket::open).transpose()?,
+        })
+    }
+
+    pub fn loopback_address(&self) -> Option<SocketAddr> {
+        self.loopback.local_addr().ok()
+    }
+
+    pub fn pod_address(&self) -> Option<SocketAddr> {
+        self.pod.local_addr().ok()
+    }
+
+    pub fn socket_path(&self) -> Option<&Path> {
+        self.orders.as_ref().map(|orders| orders.path.as_path())
+    }
+}
+
+async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ListenError> {
+    let failed = |problem| ListenError { address: address.to_string(), flag, problem };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+impl OrderSocket {
+    /// Takes the place of a socket that an earlier process left.
+    fn open(path: &Path) -> Result<OrderSocket, ListenError> {
+        let failed =
+            |problem| ListenError { address: path.display().to_string(), flag: "--admin-socket", problem };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let owner = std::fs::metadata(path).map_err(failed)?.uid();
+        Ok(OrderSocket { listener, path: path.to_owned(), owner })
+    }
+
+    fn may_order(&self, peer: &UnixStream) -> bool {
+        peer.peer_cred().is_ok_and(|peer| peer.uid() == self.owner || peer.uid() == 0)
+    }
+}
+
+impl Drop for OrderSocket {
+    fn drop(&mut self) {
+        // Whoever removed it before us did the same.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Admin {
+    pub fn new(
+        proxy: Arc<Proxy>,
+        credentials: watch::Receiver<Option<Arc<Credentials>>>,
+        log_level: LogLevel,
+    ) -> Admin {
+        Admin { proxy, credentials, log_level, quit: Notify::new() }
+    }
+
+    /// Until `/quitquitquit` is ordered.
+    pub async fn told_to_quit(&self) {
+        self.quit.notified().await;
+    }
+
+    /// Serves all doors for as long as the process runs.
+    pub async fn serve(self: &Arc<Self>, doors: &Doors) {
+        tokio::join!(
+            self.serve_tcp(&doors.loopback, Door::Loopback),
+            self.serve_tcp(&doors.pod, Door::Pod),
+            self.serve_orders(doors.orders.as_ref()),
+        );
+    }
+
+    async fn serve_tcp(self: &Arc<Self>, listener: &TcpListener, door: Door) {
+        self.serve_door(door, async || listener.accept().await.map(|(stream, _)| Some::<TcpStream>(stream))).await;
+    }
+
+    async fn serve_orders(self: &Arc<Self>, socket: Option<&OrderSocket>) {
+        let Some(socket) = socket else { return };
+        let accept = async || {
+            let (stream, _) = socket.listener.accept().await?;
+            Ok(socket.may_order(&stream).then_some(stream))
+        };
+        self.serve_door(Door::Orders, accept).await;
+    }
+
+    /// `accept` yields `None` for a peer that is turned away.
+    async fn serve_door<S>(self: &Arc<Self>, door: Door, accept: impl AsyncFn() -> io::Result<Option<S>>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            // The semaphore is never closed.
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            match accept().await {
+                Ok(Some(stream)) => {
+                    let admin = self.clone();
+                    tokio::spawn(async move {
+                        admin.serve_connection(stream, door).await;
+                        drop(place);
+                    });
+                }
+                Ok(None) => tracing::warn!("an order from another user is refused"),
+                Err(error) => {
+                    tracing::warn!(%error, ?door, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve_connection(&self, stream: impl AsyncRead + AsyncWrite + Unpin, door: Door) {
+        let service = service_fn(async |request: Request<Incoming>| {
+            let (head, _) = request.into_parts();
+            Ok::<_, Infallible>(self.answer(door, &head.method, head.uri.path(), head.uri.query().unwrap_or("")))
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        // A peer that leaves early has its reasons.
+        let _ = connection.await;
+    }
+
+    fn answer(&self, door: Door, method: &Method, path: &str, query: &str) -> Answer {
+        match (door, method, path) {
+            (_, &Method::GET, "/live") => text(StatusCode::OK, "live\n"),
+            (_, &Method::GET, "/ready") => self.ready(),
+            (_, &Method::GET, "/metrics") => self.metrics(),
+            (Door::Loopback | Door::Orders, &Method::GET, "/config_dump") => json(&dump::config(&self.proxy)),
+            (Door::Loopback | Door::Orders, &Method::GET, "/clusters") => json(&dump::clusters(&self.proxy)),
+            (Door::Loopback | Door::Orders, &Method::GET, "/certs") => json(&self.certificates()),
+            (Door::Orders, &Method::POST, "/logging") => self.set_log_level(query),
+            (Door::Orders, &Method::POST, "/quitquitquit") => self.order_quit(),
+            (Door::Loopback | Door::Pod, _, "/logging" | "/quitquitquit") => {
+                text(StatusCode::FORBIDDEN, "orders are taken over the Unix socket only (--admin-socket)\n")
+            }
+            (_, _, "/logging" | "/quitquitquit") => text(StatusCode::METHOD_NOT_ALLOWED, "an order is a POST\n"),
+            _ => text(StatusCode::NOT_FOUND, PAGES),
+        }
+    }
+
+    fn ready(&self) -> Answer {
+        match self.proxy.not_ready_because().as_slice() {
+            [] => text(StatusCode::OK, "ready\n"),
+            reasons => text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
+        }
+    }
+
+    fn metrics(&self) -> Answer {
+        self.proxy.metrics.ready.set(self.proxy.not_ready_because().is_empty().into());
+        let mut answer = Response::new(Full::from(self.proxy.metrics.text()));
+        let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+        answer
+    }
+
+    fn certificates(&self) -> serde_json::Value {
+        dump::certificates(&self.proxy, self.credentials.borrow().as_deref())
+    }
+
+    fn set_log_level(&self, query: &str) -> Answer {
+        let Some(level) = query.strip_prefix("level=") else {
+            return text(StatusCode::BAD_REQUEST, "which level? POST /logging?level=debug\n");
+        };
+        match self.log_level.set(level) {
+            Ok(()) => {
+                tracing::info!(level, "log level changed");
+                text(StatusCode::OK, format!("{level}\n"))
+            }
+            Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        }
+    }
+
+    fn order_quit(&self) -> Answer {
+        self.quit.notify_one();
+        text(StatusCode::OK, "draining, then ending\n")
+    }
+}
+
+const PAGES: &str = "pages: /ready /live /metrics; on the loopback also /config_dump /clusters /certs; \
+orders: POST /logging?level=LEVEL, POST /quitquitquit\n";
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::from(body.into()));
+    *answer.status_mut() = status;
+    answer
+}
+
+fn json(value: &serde_json::Value) -> Answer {
+    let mut answer = text(StatusCode::OK, format!("{value:#}\n"));
+    let kind = header::HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}
