@@ -157,7 +157,8 @@ impl Admin {
     }
 
     async fn serve_tcp(self: &Arc<Self>, listener: &TcpListener, door: Door) {
-        self.serve_door(door, async || listener.accept().await.map(|(stream, _)| Some::<TcpStream>(stream))).await;
+        self.serve_door(door, async || listener.accept().await.map(|(stream, _)| Some::<TcpStream>(stream)))
+            .await;
     }
 
     async fn serve_orders(self: &Arc<Self>, socket: Option<&OrderSocket>) {
@@ -198,7 +199,12 @@ impl Admin {
     async fn serve_connection(&self, stream: impl AsyncRead + AsyncWrite + Unpin, door: Door) {
         let service = service_fn(async |request: Request<Incoming>| {
             let (head, _) = request.into_parts();
-            Ok::<_, Infallible>(self.answer(door, &head.method, head.uri.path(), head.uri.query().unwrap_or("")))
+            Ok::<_, Infallible>(self.answer(
+                door,
+                &head.method,
+                head.uri.path(),
+                head.uri.query().unwrap_or(""),
+            ))
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -221,7 +227,9 @@ impl Admin {
             (Door::Loopback | Door::Pod, _, "/logging" | "/quitquitquit") => {
                 text(StatusCode::FORBIDDEN, "orders are taken over the Unix socket only (--admin-socket)\n")
             }
-            (_, _, "/logging" | "/quitquitquit") => text(StatusCode::METHOD_NOT_ALLOWED, "an order is a POST\n"),
+            (_, _, "/logging" | "/quitquitquit") => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "an order is a POST\n")
+            }
             _ => text(StatusCode::NOT_FOUND, PAGES),
         }
     }

@@ -112,7 +112,11 @@ fn told_to_end() -> io::Result<impl Future<Output = ()>> {
 ///
 /// # Errors
 /// What it needs cannot be had at the start; afterwards nothing ends it but `shutdown`.
-pub async fn run(settings: Settings, log_level: LogLevel, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(
+    settings: Settings,
+    log_level: LogLevel,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
     let doors = Doors::open(&settings.interception).await?;
     announce(&doors)?;
 
@@ -122,7 +126,8 @@ pub async fn run(settings: Settings, log_level: LogLevel, shutdown: impl Future<
     let certificates = Certificates::new(&settings, control_plane.clone(), tls.clone(), metrics.clone());
     let (config, asks) = Config::new(&settings.interception.mesh_networks, settings.limits.answer_timeout);
     let config = Arc::new(config);
-    let ads = Ads::new(&settings, control_plane, certificates.subscribe(), asks, config.clone(), metrics.clone());
+    let ads =
+        Ads::new(&settings, control_plane, certificates.subscribe(), asks, config.clone(), metrics.clone());
 
     let access_log = access_log(&settings.observing, &metrics)?;
     let self_check = SelfCheck::new(settings.interception.mode);

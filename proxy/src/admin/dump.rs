@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gauze_model::route::{
-    Action, Backend, HostPattern, PathChange, PathMatch, RouteMatch, RouteRule, ValueMatch, VirtualHost,
+    Action, Backend, HeaderChange, HostPattern, PathChange, PathMatch, RouteMatch, RouteRule, ValueMatch,
+    VirtualHost,
 };
 use gauze_model::{Name, RouteTable};
 use serde::Serialize;
@@ -39,7 +40,8 @@ pub(super) fn config(proxy: &Proxy) -> Value {
 }
 
 fn by_name<T: Serialize>(resources: &BTreeMap<Name, Arc<T>>) -> Value {
-    let value = |resource: &Arc<T>| serde_json::to_value(resource).unwrap_or_else(|error| json!(error.to_string()));
+    let value =
+        |resource: &Arc<T>| serde_json::to_value(resource).unwrap_or_else(|error| json!(error.to_string()));
     resources.iter().map(|(name, resource)| (name.to_string(), value(resource))).collect::<Map<_, _>>().into()
 }
 
@@ -62,12 +64,15 @@ fn domain(pattern: &HostPattern) -> String {
 }
 
 fn rule(rule: &RouteRule) -> Value {
-    let rewrite = &rule.filters.rewrite;
+    let filters = &rule.filters;
+    let unchanged = HeaderChange::default();
     json!({
         "origin": rule.origin,
         "match": matches(&rule.matches),
-        "rewrite": [rewrite.host.clone(), rewrite.path.as_ref().map(path_change)].into_iter().flatten().collect::<Vec<_>>(),
-        "changes_headers": rule.filters.request_headers != Default::default() || rule.filters.response_headers != Default::default(),
+        "rewrite_host": filters.rewrite.host,
+        "rewrite_path": filters.rewrite.path.as_ref().map(path_change),
+        "changes_request_headers": filters.request_headers != unchanged,
+        "changes_response_headers": filters.response_headers != unchanged,
         "action": action(&rule.action),
     })
 }
@@ -124,7 +129,13 @@ pub(super) fn clusters(proxy: &Proxy) -> Value {
 fn targets(view: &View) -> impl Iterator<Item = &ClusterTarget> {
     view.outbound.values().flat_map(|target| {
         let http: Vec<&Arc<ClusterTarget>> = match &target.http {
-            HttpRoute::Table(table) => table.backends().iter().map(|backend| &backend.cluster).collect(),
+            HttpRoute::Table(table) => table
+                .hosts()
+                .iter()
+                .flat_map(|host| &host.rules)
+                .flat_map(|rule| rule.action.backends())
+                .map(|backend| &backend.cluster)
+                .collect(),
             HttpRoute::Cluster(cluster) => vec![cluster],
             HttpRoute::Absent => Vec::new(),
         };

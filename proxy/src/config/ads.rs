@@ -359,7 +359,12 @@ impl State {
 fn own_addresses(settings: &Settings) -> OwnAddresses {
     OwnAddresses {
         addresses: settings.workload.pod_ips.clone(),
-        mapped: settings.interception.inbound.iter().map(|mapping| (mapping.listen, mapping.destination)).collect(),
+        mapped: settings
+            .interception
+            .inbound
+            .iter()
+            .map(|mapping| (mapping.listen, mapping.destination))
+            .collect(),
     }
 }
 
