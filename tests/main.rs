@@ -6,6 +6,7 @@ mod harness;
 mod configuration; // how it reaches a proxy, and what it never disturbs
 mod demo; // a new user's first minute
 mod detection; // what kind of bytes a connection carries
+mod docs; // every command of the pages runs
 mod http; // requests between two sidecars
 mod mtls; // who may speak to whom, and that nobody else can listen
 mod promises; // docs/promises.md names tests that exist
