@@ -3,6 +3,11 @@
 mod admin; // asks sidecars and control planes
 mod demo; // the whole mesh on this machine
 mod exit; // exit codes
+mod files; // a directory of YAML
+mod output; // tables, JSON, YAML
+mod run; // control plane and sidecar, in this program
+mod split; // weights
+mod table; // columns
 mod terminal; // colours, and whether anybody is looking
 
 use std::process::ExitCode;
@@ -27,15 +32,26 @@ Exit codes: 0 fine, 1 found problems, 2 wrong usage, 3 cannot reach, 4 timed out
 enum Command {
     /// Run a whole mesh on this machine: control plane, sidecars, a small shop and its load
     Demo(demo::Arguments),
+    /// Show TrafficSplits, and move their weights
+    Split(split::Arguments),
     /// Serve as one of the shop's apps
     #[command(hide = true)]
     DemoApp(demo::app::Arguments),
+    /// Serve as the control plane
+    #[command(hide = true)]
+    RunControlPlane(run::Arguments),
+    /// Serve as a sidecar
+    #[command(hide = true)]
+    RunProxy(run::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Gauze::parse().command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Split(arguments) => split::run(arguments),
         Command::DemoApp(arguments) => block_on(demo::app::run(arguments)),
+        Command::RunControlPlane(arguments) => run::control_plane(arguments),
+        Command::RunProxy(arguments) => run::proxy(arguments),
     };
     exit::report(outcome)
 }

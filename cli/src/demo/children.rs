@@ -92,8 +92,13 @@ impl Child {
         self.process.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
-    /// Lets go of the pipe, so that it ends, and kills it if it does not.
+    /// Ends it and lets go of it.
     pub(crate) async fn stop(mut self) {
+        self.end().await;
+    }
+
+    /// Lets go of the pipe, so that it ends, and kills it if it does not.
+    pub(crate) async fn end(&mut self) {
         drop(self.process.stdin.take());
         if tokio::time::timeout(STOP_TIMEOUT, self.process.wait()).await.is_err() {
             // It may have ended in this moment; otherwise it ends when this is dropped.
@@ -104,6 +109,15 @@ impl Child {
     /// Whether it has ended, and how.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()
+    }
+
+    /// # Errors
+    /// It has ended, which it should not; the message holds its last words.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        match self.ended() {
+            None => Ok(()),
+            Some(status) => bail!("{} has ended ({status})\n{}", self.name, self.last_words()),
+        }
     }
 
     /// The end of its log.

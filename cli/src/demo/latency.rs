@@ -27,6 +27,13 @@ impl Latencies {
         self.total += 1;
     }
 
+    pub(crate) fn merge(&mut self, other: &Latencies) {
+        for (own, count) in self.counts.iter_mut().zip(&other.counts) {
+            *own += count;
+        }
+        self.total += other.total;
+    }
+
     /// The latency in milliseconds that the given share of requests did not exceed; 0 if there were none.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         let rank = (share * self.total as f64).ceil().max(1.0) as u64;

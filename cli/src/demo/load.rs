@@ -75,6 +75,28 @@ impl Tally {
         }
     }
 
+    /// Adds what became of another run.
+    pub(crate) fn merge(&mut self, other: &Tally) {
+        self.sent += other.sent;
+        self.failed += other.failed;
+        for (protocol, outcomes) in &other.by_protocol {
+            let own = self.by_protocol.entry(*protocol).or_default();
+            own.answered += outcomes.answered;
+            own.failed += outcomes.failed;
+            own.latencies.merge(&outcomes.latencies);
+        }
+        for (reason, count) in &other.reasons {
+            *self.reasons.entry(reason.clone()).or_default() += count;
+        }
+    }
+
+    /// The latencies of all protocols.
+    pub(crate) fn latencies(&self) -> Latencies {
+        let mut all = Latencies::default();
+        self.by_protocol.values().for_each(|outcomes| all.merge(&outcomes.latencies));
+        all
+    }
+
     /// The most frequent failures, for a message.
     pub(crate) fn worst(&self) -> String {
         let mut reasons: Vec<(&String, &u64)> = self.reasons.iter().collect();

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::exit::Failure;
+use crate::files;
 
 /// The objects of a directory, as they stand in its files.
 pub(crate) struct Objects(Vec<Value>);
@@ -42,18 +43,8 @@ const CALLS: [(&str, &str); 2] = [("web", "cart"), ("cart", "payments")];
 impl Objects {
     /// Reads all YAML files of `directory`; what is no YAML is the control plane's to report.
     pub(crate) fn read(directory: &Path) -> anyhow::Result<Objects> {
-        let entries = std::fs::read_dir(directory)
-            .with_context(|| format!("cannot read the directory {}", directory.display()))?;
-        let mut objects = Vec::new();
-        for entry in entries {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-                let text = std::fs::read_to_string(&path)
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                objects.extend(serde_saphyr::from_multiple::<Value>(&text).unwrap_or_default());
-            }
-        }
-        Ok(Objects(objects))
+        let files = files::read(directory)?;
+        Ok(Objects(files.iter().flat_map(|file| file.objects().unwrap_or_default()).collect()))
     }
 
     /// The object of this kind and name.

@@ -1,0 +1,87 @@
+//! `gauze demo --story`: the promises, one after another. Each step acts on the real files and processes,
+//! waits for its effect, and believes only what the upstreams counted.
+
+mod bad_object; // a broken object costs only itself
+mod control_plane_outage; // traffic does not need the control plane
+mod mtls; // every edge is encrypted, both sides known
+mod rotation; // certificates change under load
+mod split_90_10; // a split holds
+mod split_change; // a file is edited, the traffic follows
+mod stage; // what every step works with
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::load::Load;
+use super::mesh::Mesh;
+use super::screen::Screen;
+use super::summary::Step;
+use crate::terminal;
+use stage::{Seen, Stage};
+
+/// How long the two long steps last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lengths {
+    /// How long the control plane is away.
+    pub(crate) outage: Duration,
+    /// How long certificates rotate at least.
+    pub(crate) rotation: Duration,
+}
+
+/// The life of certificates before the rotation: longer than any outage.
+pub(crate) use rotation::LONG_LIFE;
+
+/// Tells the story; a step that fails does not keep the others from being told.
+pub(crate) async fn tell(
+    mesh: &mut Mesh,
+    load: &Load,
+    screen: &mut Screen,
+    lengths: Lengths,
+) -> anyhow::Result<Vec<Step>> {
+    let mut stage = Stage::new(mesh, load)?;
+    stage.set_split(90, 10)?;
+    let mut steps = Vec::new();
+    macro_rules! step {
+        ($module:ident $(, $length:expr)?) => {{
+            screen.say(&format!("  {:<22}{}", stringify!($module), $module::PROMISE));
+            stage.open(stringify!($module));
+            let seen = $module::step(&mut stage $(, $length)?).await;
+            let step = close(&mut stage, stringify!($module), seen);
+            screen.say(&verdict(&step));
+            steps.push(step);
+        }};
+    }
+    step!(mtls);
+    step!(split_90_10);
+    step!(split_change);
+    step!(bad_object);
+    step!(control_plane_outage, lengths.outage);
+    step!(rotation, lengths.rotation);
+    stage.leave()?;
+    Ok(steps)
+}
+
+/// Makes a step of what was seen: it is ok if all that was wanted was seen, and nothing failed.
+fn close(stage: &mut Stage<'_>, name: &'static str, seen: anyhow::Result<Seen>) -> Step {
+    let tally = stage.close();
+    let (requests, failed) = (tally.sent, tally.failed);
+    if failed > 0 {
+        eprintln!("  failures: {}", tally.worst());
+    }
+    match seen {
+        Ok(seen) => {
+            Step { name, ok: seen.ok && failed == 0, wanted: seen.wanted, seen: seen.seen, requests, failed }
+        }
+        Err(error) => {
+            Step { name, ok: false, wanted: json!("no error"), seen: json!(format!("{error:#}")), requests, failed }
+        }
+    }
+}
+
+fn verdict(step: &Step) -> String {
+    let style = terminal::errors();
+    let word = if step.ok { style.green("ok") } else { style.red("failed") };
+    let failures = if step.failed > 0 { format!(", {} failed", step.failed) } else { String::new() };
+    format!("  {word:<22}wanted {}, seen {} ({} requests{failures})", step.wanted, step.seen, step.requests)
+}

@@ -1,0 +1,56 @@
+//! Waiting for a condition, with what was seen last in the message when it does not come.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::exit::Failure;
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// Polls until `look` succeeds, and returns what it saw.
+///
+/// # Errors
+/// Not within `limit`: [`Failure::TimedOut`] with the last reason.
+pub(crate) async fn until<T, E: std::fmt::Display>(
+    what: &str,
+    limit: Duration,
+    mut look: impl AsyncFnMut() -> Result<T, E>,
+) -> anyhow::Result<T> {
+    let begin = Instant::now();
+    loop {
+        match look().await {
+            Ok(seen) => return Ok(seen),
+            Err(reason) if begin.elapsed() > limit => {
+                let text = format!("waited {} s for {what}: {reason}", limit.as_secs_f64());
+                return Err(Failure::TimedOut(text).into());
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_reason_is_told() {
+        let mut looks = 0;
+        let outcome = until("rain", Duration::from_secs(1), async || {
+            looks += 1;
+            Err::<(), _>(format!("look {looks}: sun"))
+        });
+        assert_eq!(outcome.await.unwrap_err().to_string(), "waited 1 s for rain: look 22: sun");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_late_is_still_seen() {
+        let mut looks = 0;
+        let outcome = until("rain", Duration::from_secs(1), async || {
+            looks += 1;
+            if looks < 5 { Err("sun") } else { Ok(looks) }
+        });
+        assert_eq!(outcome.await.unwrap(), 5);
+    }
+}
