@@ -86,7 +86,11 @@ mod tests {
         write_whole(&directory.path().join("a.yml"), "kind: A\n").unwrap();
         fs::write(directory.path().join("notes.txt"), "kind: [").unwrap();
         let files = read(directory.path()).unwrap();
-        let kinds: Vec<_> = files.iter().flat_map(|file| file.objects().unwrap()).map(|object| object["kind"].clone()).collect();
+        let kinds: Vec<_> = files
+            .iter()
+            .flat_map(|file| file.objects().unwrap())
+            .map(|object| object["kind"].clone())
+            .collect();
         assert_eq!(kinds, ["A", "B", "C"]);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
     }
@@ -94,6 +98,9 @@ mod tests {
     #[test]
     fn a_wrong_directory_is_wrong_usage_and_says_what_to_do() {
         let error = read(Path::new("/nowhere/at/all")).unwrap_err();
-        assert!(matches!(error.downcast_ref(), Some(Failure::Usage(text)) if text.contains("gauze demo")), "{error}");
+        assert!(
+            matches!(error.downcast_ref(), Some(Failure::Usage(text)) if text.contains("gauze demo")),
+            "{error}"
+        );
     }
 }

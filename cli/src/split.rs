@@ -115,7 +115,8 @@ fn set(directory: &Path, split: &str, weights: &[(String, u32)]) -> anyhow::Resu
             Err(problem) => return Err(refusal(&file, &problem).into()),
         }
     }
-    let names = splits(directory)?.iter().map(|found| text(&found.split["metadata"]["name"])).collect::<Vec<_>>();
+    let names =
+        splits(directory)?.iter().map(|found| text(&found.split["metadata"]["name"])).collect::<Vec<_>>();
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     bail!(Failure::Usage(format!("no TrafficSplit {split} in {}; there is: {names}", directory.display())))
 }
@@ -135,7 +136,9 @@ fn refusal(file: &YamlFile, problem: &EditProblem) -> Failure {
             format!("the split in {path} has no backend {wanted}; it has {}", backends.join(", "))
         }
         EditProblem::NotHere | EditProblem::NotInPlace => {
-            format!("cannot change {path} without changing more than the weights (is a backend without `weight:`?); edit it by hand")
+            format!(
+                "cannot change {path} without changing more than the weights (is a backend without `weight:`?); edit it by hand"
+            )
         }
     })
 }
@@ -159,7 +162,10 @@ mod tests {
     #[test]
     fn the_file_changes_and_keeps_its_comments() {
         let directory = directory();
-        assert_eq!(set(directory.path(), "shop/cart", &weights(&[("v1", 50), ("v2", 50)])).unwrap(), Exit::Fine);
+        assert_eq!(
+            set(directory.path(), "shop/cart", &weights(&[("v1", 50), ("v2", 50)])).unwrap(),
+            Exit::Fine
+        );
         let text = std::fs::read_to_string(directory.path().join("split.yaml")).unwrap();
         assert_eq!(text, SPLIT.replace("90", "50").replace("10}", "50}"));
     }

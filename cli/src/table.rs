@@ -72,8 +72,7 @@ impl Table {
         for (index, row) in std::iter::once(&head).chain(&self.rows).enumerate() {
             let cells = row.iter().zip(&widths).map(|(cell, width)| {
                 let padding = " ".repeat(width - width_of(&cell.text));
-                let painted =
-                    if index == 0 { style.bold(&cell.text) } else { cell.paint(&cell.text, style) };
+                let painted = if index == 0 { style.bold(&cell.text) } else { cell.paint(&cell.text, style) };
                 format!("{painted}{padding}")
             });
             text += cells.collect::<Vec<_>>().join(GAP).trim_end();

@@ -138,7 +138,8 @@ impl Observed {
         for sample in samples.filter(|sample| sample.value > 0.0) {
             if sample.label("tls") == MUTUAL {
                 observed.mutual += sample.value;
-                observed.identity = Some(sample.label("peer_identity").to_owned()).filter(|id| !id.is_empty());
+                observed.identity =
+                    Some(sample.label("peer_identity").to_owned()).filter(|id| !id.is_empty());
             } else {
                 observed.plain += sample.value;
             }
@@ -274,8 +275,10 @@ mod tests {
 
     #[test]
     fn an_edge_is_what_both_sidecars_and_the_ledger_say() {
-        let readings =
-            [reading("web", "v1", vec![], OUTBOUND), reading("cart", "v1", vec![received("web", 7)], INBOUND)];
+        let readings = [
+            reading("web", "v1", vec![], OUTBOUND),
+            reading("cart", "v1", vec![received("web", 7)], INBOUND),
+        ];
         let summary = edges(&readings.each_ref())[0].summary();
         let expected = EdgeSummary {
             from: "web".into(),
@@ -296,8 +299,10 @@ mod tests {
     #[test]
     fn one_request_in_plaintext_and_the_edge_is_not_encrypted() {
         let inbound = format!("{INBOUND}{INBOUND_PLAIN}");
-        let readings =
-            [reading("web", "v1", vec![], OUTBOUND), reading("cart", "v1", vec![received("web", 7)], &inbound)];
+        let readings = [
+            reading("web", "v1", vec![], OUTBOUND),
+            reading("cart", "v1", vec![received("web", 7)], &inbound),
+        ];
         assert!(!edges(&readings.each_ref())[0].mtls);
     }
 

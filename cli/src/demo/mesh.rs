@@ -38,9 +38,10 @@ impl Mesh {
         )?;
         let surroundings =
             Surroundings { state: state.path.clone(), control_plane: control_plane.address("grpc")? };
-        let starts = pods.iter().zip(&apps).map(async |(pod, app)| {
-            sidecar::start_sidecar(pod, app.address("app")?, &surroundings).await
-        });
+        let starts = pods
+            .iter()
+            .zip(&apps)
+            .map(async |(pod, app)| sidecar::start_sidecar(pod, app.address("app")?, &surroundings).await);
         let sidecars = try_join_all(starts).await?;
         let running = pods.into_iter().zip(apps).zip(sidecars);
         let running = running.map(|((pod, app), sidecar)| RunningPod::new(pod, app, sidecar, &state.path));
@@ -85,7 +86,8 @@ impl Mesh {
     /// Starts the control plane where the sidecars expect it.
     pub(crate) async fn start_control_plane(&mut self, certificate_life: Duration) -> anyhow::Result<()> {
         let address = self.surroundings.control_plane;
-        let started = start_control_plane(&self.directory, &self.state.path, address, certificate_life).await?;
+        let started =
+            start_control_plane(&self.directory, &self.state.path, address, certificate_life).await?;
         self.control_plane = Some(started);
         Ok(())
     }
@@ -96,9 +98,10 @@ impl Mesh {
         let surroundings = &self.surroundings;
         // A pod's address can be bound again only when the old process has let go of it.
         join_all(self.pods.iter_mut().map(|pod| pod.sidecar.end())).await;
-        let starts = self.pods.iter().map(|pod| {
-            sidecar::start_sidecar(&pod.reading.pod, pod.card.app_address, surroundings)
-        });
+        let starts = self
+            .pods
+            .iter()
+            .map(|pod| sidecar::start_sidecar(&pod.reading.pod, pod.card.app_address, surroundings));
         let sidecars = try_join_all(starts).await?;
         for (pod, sidecar) in self.pods.iter_mut().zip(sidecars) {
             drop(pod.replace_sidecar(sidecar)?);

@@ -179,7 +179,8 @@ fn identities(edge: &Edge) -> String {
 
 fn frame(first: &Look, last: &Look) -> String {
     let style = terminal::output();
-    let head = ["FROM", "TO", "VERSION", "REQ/S", "SUCCESS", "P50", "P99", "WANTED", "SEEN", "MTLS", "IDENTITIES"];
+    let head =
+        ["FROM", "TO", "VERSION", "REQ/S", "SUCCESS", "P50", "P99", "WANTED", "SEEN", "MTLS", "IDENTITIES"];
     let mut table = Table::new(&head);
     table.push(outside_row(first, last));
     for row in rows(first, last) {
@@ -236,7 +237,8 @@ fn milliseconds(value: f64) -> String {
 
 fn line(first: &Look, last: &Look) -> String {
     let edges = rows(first, last).into_iter().map(|row| {
-        let split = row.split.map_or_else(String::new, |(wanted, seen)| format!(" ({seen:.1} % of {wanted:.0} %)"));
+        let split =
+            row.split.map_or_else(String::new, |(wanted, seen)| format!(" ({seen:.1} % of {wanted:.0} %)"));
         format!("{} → {} {} {:.0}/s{split}", row.from, row.to, row.version, row.rate)
     });
     let failed = last.load.failed;
@@ -264,8 +266,8 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_row_is_what_happened_between_two_looks_in_all_protocols() {
+    #[test]
+    fn a_row_is_what_happened_between_two_looks_in_all_protocols() {
         let at = Instant::now();
         let wanted = BTreeMap::from([("cart-v1".to_owned(), 90.0), ("cart-v2".to_owned(), 10.0)]);
         let before = vec![edge("v1", Protocol::Http1, 1000)];

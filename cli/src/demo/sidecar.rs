@@ -55,12 +55,14 @@ const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Starts the app of `pod`.
 pub(crate) async fn start_app(pod: &Pod, state: &Path) -> anyhow::Result<Child> {
-    let mut arguments = strings(&["demo-app", "--with-parent", "--service", &pod.app, "--version", &pod.version]);
+    let mut arguments =
+        strings(&["demo-app", "--with-parent", "--service", &pod.app, "--version", &pod.version]);
     arguments.extend(strings(&["--pod", &pod.name]));
     for upstream in &pod.upstreams {
         arguments.extend(["--calls".to_owned(), format!("{}={}", upstream.service, upstream.listen)]);
     }
-    Child::start(&format!("the app of {}", pod.name), &arguments, &log(state, &format!("{}.app", pod.name))).await
+    Child::start(&format!("the app of {}", pod.name), &arguments, &log(state, &format!("{}.app", pod.name)))
+        .await
 }
 
 /// Starts the sidecar of `pod` in front of its app and waits until it is ready.
@@ -79,7 +81,8 @@ pub(crate) async fn start_sidecar(
     let name = format!("the sidecar of {}", pod.name);
     let mut sidecar = Child::start(&name, &arguments, &log(state, &format!("{}.sidecar", pod.name))).await?;
     let admin = Endpoint::Tcp(sidecar.address("admin")?);
-    let ready = wait::until(&format!("{name} to be ready"), READY_TIMEOUT, async || {
+    let what = format!("{name} to be ready");
+    let ready = wait::until(&what, READY_TIMEOUT, async || {
         if sidecar.ended().is_some() { Ok(String::new()) } else { admin.get("/ready").await }
     });
     ready.await.map_err(|error| error.context(sidecar.last_words()))?;
@@ -108,7 +111,8 @@ fn sidecar_arguments(pod: &Pod, app: SocketAddr, token: &Path, surroundings: &Su
         arguments.extend([flag.to_owned(), value]);
     }
     for upstream in &pod.upstreams {
-        arguments.extend(["--outbound".to_owned(), format!("{}={}", upstream.listen, upstream.cluster_address)]);
+        arguments
+            .extend(["--outbound".to_owned(), format!("{}={}", upstream.listen, upstream.cluster_address)]);
     }
     arguments
 }

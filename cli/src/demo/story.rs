@@ -73,9 +73,14 @@ fn close(stage: &mut Stage<'_>, name: &'static str, seen: anyhow::Result<Seen>) 
         Ok(seen) => {
             Step { name, ok: seen.ok && failed == 0, wanted: seen.wanted, seen: seen.seen, requests, failed }
         }
-        Err(error) => {
-            Step { name, ok: false, wanted: json!("no error"), seen: json!(format!("{error:#}")), requests, failed }
-        }
+        Err(error) => Step {
+            name,
+            ok: false,
+            wanted: json!("no error"),
+            seen: json!(format!("{error:#}")),
+            requests,
+            failed,
+        },
     }
 }
 

@@ -108,7 +108,8 @@ fn weight_places(text: &str) -> Vec<Range<usize>> {
         let from = if in_backends { Some(0) } else { code.find("backends") };
         if let Some(from) = from {
             in_backends = true;
-            places.extend(values_in_line(code, from).into_iter().map(|place| at + place.start..at + place.end));
+            places
+                .extend(values_in_line(code, from).into_iter().map(|place| at + place.start..at + place.end));
         }
         at += line.len();
     }
@@ -170,18 +171,32 @@ mod tests {
     fn other_ways_to_write_a_split() {
         let head = "kind: TrafficSplit\nmetadata: {name: cart, namespace: shop}\n";
         for (before, after) in [
-            ("spec: {service: cart, backends: [{service: cart-v1, weight: 90}, {service: cart-v2, weight: 10}]}\n", "spec: {service: cart, backends: [{service: cart-v1, weight: 1}, {service: cart-v2, weight: 2}]}\n"),
-            ("spec:\n  service: cart\n  backends:\n  - {service: cart-v1, weight: 90}\n  - {service: cart-v2, weight: 10}\n", "spec:\n  service: cart\n  backends:\n  - {service: cart-v1, weight: 1}\n  - {service: cart-v2, weight: 2}\n"),
-            ("spec:\n  backends:\n  - service: cart-v1\n    \"weight\": \"500m\"\n  - service: cart-v2\n    weight: 10\n  service: cart\n", "spec:\n  backends:\n  - service: cart-v1\n    \"weight\": 1\n  - service: cart-v2\n    weight: 2\n  service: cart\n"),
+            (
+                "spec: {service: cart, backends: [{service: cart-v1, weight: 90}, {service: cart-v2, weight: 10}]}\n",
+                "spec: {service: cart, backends: [{service: cart-v1, weight: 1}, {service: cart-v2, weight: 2}]}\n",
+            ),
+            (
+                "spec:\n  service: cart\n  backends:\n  - {service: cart-v1, weight: 90}\n  - {service: cart-v2, weight: 10}\n",
+                "spec:\n  service: cart\n  backends:\n  - {service: cart-v1, weight: 1}\n  - {service: cart-v2, weight: 2}\n",
+            ),
+            (
+                "spec:\n  backends:\n  - service: cart-v1\n    \"weight\": \"500m\"\n  - service: cart-v2\n    weight: 10\n  service: cart\n",
+                "spec:\n  backends:\n  - service: cart-v1\n    \"weight\": 1\n  - service: cart-v2\n    weight: 2\n  service: cart\n",
+            ),
         ] {
-            assert_eq!(set(&format!("{head}{before}"), &[("v1", 1), ("v2", 2)]), Ok(format!("{head}{after}")));
+            assert_eq!(
+                set(&format!("{head}{before}"), &[("v1", 1), ("v2", 2)]),
+                Ok(format!("{head}{after}"))
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_done_is_said() {
-        let no_backend =
-            EditProblem::NoBackend { wanted: "v3".into(), backends: vec!["cart-v1".into(), "cart-v2".into()] };
+        let no_backend = EditProblem::NoBackend {
+            wanted: "v3".into(),
+            backends: vec!["cart-v1".into(), "cart-v2".into()],
+        };
         assert_eq!(set(FILE, &[("v3", 1)]), Err(no_backend));
         assert_eq!(set("kind: Service\n", &[("v1", 1)]), Err(EditProblem::NotHere));
         let without = FILE.replace("    - weight: 10\n      service: cart-v2\n", "    - service: cart-v2\n");

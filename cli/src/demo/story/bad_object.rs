@@ -95,9 +95,7 @@ mod tests {
 
     #[test]
     fn only_a_status_of_the_object_itself_that_names_the_field_counts() {
-        let said = |name: &str, message: &str| {
-            json!([{ "object": { "kind": "TrafficSplit", "name": name }, "conditions": [{ "message": message }] }])
-        };
+        let said = |name: &str, message: &str| json!([{ "object": { "kind": "TrafficSplit", "name": name }, "conditions": [{ "message": message }] }]);
         let message = "spec.backends[1].service: there is no Service cart-v3";
         assert_eq!(complaint(&said("typo", message)).as_deref(), Some(message));
         assert_eq!(complaint(&said("cart", message)), None);

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::rotation::LONG_LIFE;
 use super::stage::{Seen, Stage};
 
-pub(super) const PROMISE: &str = "the control plane is killed: nothing fails, and a change made meanwhile is live 2 s after its return";
+pub(super) const PROMISE: &str =
+    "the control plane is killed: nothing fails, and a change made meanwhile is live 2 s after its return";
 
 const LIVE_AFTER: Duration = Duration::from_secs(2);
 const REQUESTS: u64 = 1_500;

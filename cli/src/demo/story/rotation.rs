@@ -35,7 +35,8 @@ pub(super) async fn step(stage: &mut Stage<'_>, at_least: Duration) -> anyhow::R
         );
         stage.pass(Duration::from_millis(500)).await?;
         let now = renewals(stage).await?;
-        rotations = now.iter().zip(&before).map(|(now, before)| now.saturating_sub(*before)).min().unwrap_or(0);
+        rotations =
+            now.iter().zip(&before).map(|(now, before)| now.saturating_sub(*before)).min().unwrap_or(0);
     }
     stage.settle(&run).await?;
     Ok(Seen {

@@ -127,9 +127,7 @@ impl<'s> Stage<'s> {
         self.sent(&run, requests).await?;
         self.settle(&run).await?;
         self.mesh.read().await?;
-        let count = |version: &str| {
-            anyhow::Ok(self.mesh.pod("cart", version)?.reading.ledger.requests(&run))
-        };
+        let count = |version: &str| anyhow::Ok(self.mesh.pod("cart", version)?.reading.ledger.requests(&run));
         Ok(Share { v1: count("v1")?, v2: count("v2")? })
     }
 
