@@ -1,21 +1,34 @@
 //! HTTP/1.x on the wire, both sides, on top of `gauze_model::framing`.
 //!
-//! One request is in flight per connection; everything runs on one worker, so a connection and the
-//! body that reads from it share an `Rc`. No buffer is held while a connection is idle.
+//! The decision for a codec of our own, with its numbers, is in `docs/decisions/001-http1-codec.md`.
+//! One request is in flight per connection. Everything of a connection runs on one worker, so it
+//! and the body that reads from it share an `Rc`. No buffer is held while a connection is idle.
+//! Not here: hop-by-hop headers (`headers.rs`), pools (`connect.rs`), Upgrade and CONNECT.
 
 pub mod client;
+mod outgoing; // a message on its way out
 pub mod server;
+mod wire; // the connection, and reading from it
 
+use std::cell::RefCell;
+use std::fmt;
 use std::io;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use gauze_model::framing::Malformed;
 use http_body::{Frame, SizeHint};
 
-/// A message body that is read from its connection as it is polled. Dropping it unread makes the
-/// connection unusable.
-#[derive(Debug)]
-pub struct Incoming {}
+use client::Connection;
+use wire::Wire;
+
+/// A message body that is read from its connection as it is polled.
+pub struct Incoming {
+    wire: Rc<RefCell<Wire>>,
+    /// The connection to go home with when the body ends; on the client's side only.
+    connection: Option<Connection>,
+}
 
 /// Why a message could not be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +37,8 @@ pub enum ReadError {
     Io(#[from] io::Error),
     #[error("the connection ended inside a message")]
     Incomplete,
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
 }
 
 impl Incoming {
@@ -31,15 +46,41 @@ impl Incoming {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
-        let _ = cx;
-        unimplemented!("transport")
+        let frame = ready!(self.wire.borrow_mut().poll_body(cx));
+        if self.is_end_stream() {
+            self.go_home();
+        }
+        Poll::Ready(frame)
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        unimplemented!("transport")
+        self.wire.borrow().body_has_ended()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        unimplemented!("transport")
+        self.wire.borrow().body_size_hint()
+    }
+
+    /// The last byte was read: the connection is free before the reader notices the end.
+    fn go_home(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.go_home();
+        }
     }
 }
+
+impl Drop for Incoming {
+    /// A client's connection ends here if the body was not read to its end; a server goes on with the rest.
+    fn drop(&mut self) {
+        self.wire.borrow_mut().wake_other();
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("size", &self.size_hint()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

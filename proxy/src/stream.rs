@@ -121,6 +121,15 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_readable(cx)).await
     }
 
+    /// Ends a plain connection with a reset (RST), so that nobody takes it for a clean end. Over TLS the
+    /// missing `close_notify` says the same.
+    pub fn reset_on_drop(&self) {
+        if let Io::Plain(tcp) = &self.io {
+            // Fails only on a socket that is broken already.
+            let _ = tcp.set_zero_linger();
+        }
+    }
+
     pub(crate) fn over_server(tls: server::TlsStream<Plain>, mesh: Mesh, ends: Ends) -> Stream {
         let io = Io::Server(Box::new(Tls { stream: tls, mesh }));
         Stream { replay: Bytes::new(), io, local: ends.local, remote: ends.remote }

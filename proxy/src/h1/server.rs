@@ -1,47 +1,91 @@
-//! The server side of an HTTP/1.x connection.
+//! The server side of an HTTP/1.x connection: requests one after another, answered in order.
+//!
+//! A request whose framing is bad never reaches the handler; it is answered here with our code, and
+//! the connection is closed in such a way that the answer arrives.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
+use bytes::{Bytes, BytesMut};
+use gauze_model::Code;
+use gauze_model::framing::{HeadScan, Limits, RequestHead, request_head, write_response_head};
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use tokio::io::AsyncWrite;
+use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::outgoing::{Framing, Outgoing, WriteError, framing_of, settle};
+use super::wire::Wire;
+use super::{Incoming, ReadError};
 use crate::body::{Body, BodyError};
+use crate::refusal::Refusal;
 use crate::stream::Stream;
 
 /// Safe limits of a connection from an app or a peer.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    pub limits: Limits,
     /// From the first byte of a request to the end of its head; then 408.
     pub header_timeout: Duration,
     /// Between two requests; then the connection is closed.
     pub idle_timeout: Duration,
+    /// How long a client that sent its FIN may still wait for its response. It has either gone away or
+    /// closed one direction only, which cannot be told apart; an upstream is not kept busy for nobody.
+    pub half_closed_timeout: Duration,
+    /// How long a closing connection is read, so that the client gets our last answer and not a reset
+    /// (RFC 9112, 9.6).
+    pub linger: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { header_timeout: Duration::from_secs(10), idle_timeout: Duration::from_secs(300) }
+        Settings {
+            limits: Limits::default(),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
+            half_closed_timeout: Duration::from_secs(5),
+            linger: Duration::from_secs(1),
+        }
     }
 }
+
+/// How much of a request's body that nobody wants is read for the sake of the connection, in bytes.
+const DISCARD_MAX: usize = 64 * 1024;
+
+/// How much a closing connection is read for, in bytes; a client that sends more gets its reset.
+const LINGER_MAX: usize = 1024 * 1024;
 
 /// Why a connection ended otherwise than by agreement.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    /// The response ended early, so the client must not take it for whole.
+    #[error("no request: {0}")]
+    Read(ReadError),
+    /// There was no request that could be handled; the client has our answer.
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("the client went away before its response ended")]
+    Abandoned,
+    /// The response ended early; the client sees that it is not whole.
     #[error("the response body failed: {0}")]
     ResponseBody(BodyError),
+    #[error("the response body has another length than its Content-Length")]
+    ResponseLength,
 }
 
 /// Serves requests one after another until the connection ends.
 ///
 /// When `drain` completes, an idle connection is closed at once, a busy one says `Connection: close`
-/// in its current response. A request whose framing is bad never reaches the handler: it is answered
-/// here, with our code.
+/// in its current response. A response that says `Connection: close` is the last one.
 ///
 /// # Errors
-/// The connection broke, or a response could not be sent whole.
+/// The connection broke, a request was refused here, or a response could not be sent whole.
 pub async fn serve<B>(
     stream: Stream,
     settings: &Settings,
@@ -52,6 +96,381 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    let _ = (stream, settings, drain, handler);
-    unimplemented!("transport")
+    let mut connection = Connection {
+        wire: Rc::new(RefCell::new(Wire::new(stream, settings.limits))),
+        settings,
+        alarm: Alarm::default(),
+        drain: pin!(drain),
+        drained: false,
+    };
+    loop {
+        let head = match connection.next_head().await {
+            Ok(Some(head)) => head,
+            Ok(None) => return connection.close_idle().await,
+            Err(ServeError::Refused(refusal)) => return connection.refuse(refusal).await,
+            Err(error) => return Err(error),
+        };
+        // The one box of a request: an idle connection does not hold the room for it.
+        if Box::pin(connection.carry(head, &handler)).await? == After::Close {
+            return connection.close().await;
+        }
+    }
+}
+
+struct Connection<'s, D> {
+    wire: Rc<RefCell<Wire>>,
+    settings: &'s Settings,
+    alarm: Alarm,
+    drain: Pin<&'s mut D>,
+    drained: bool,
+}
+
+/// What follows an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    NextRequest,
+    Close,
+}
+
+/// What a response needs to know of its request.
+struct Asked {
+    is_head: bool,
+    version: Version,
+    persistent: bool,
+}
+
+impl<D: Future<Output = ()>> Connection<'_, D> {
+    /// Waits for the head of a request; `None` when there will be no more.
+    async fn next_head(&mut self) -> Result<Option<RequestHead>, ServeError> {
+        let idle_since = Instant::now();
+        let mut first_byte = None;
+        let mut scan = HeadScan::of_request();
+        let head = poll_fn(|cx| {
+            let mut wire = self.wire.borrow_mut();
+            if let Poll::Ready(head) = wire.poll_head(cx, &mut scan) {
+                return Poll::Ready(head.map_err(unreadable));
+            }
+            if !wire.buffer.is_empty() {
+                let deadline = *first_byte.get_or_insert_with(Instant::now) + self.settings.header_timeout;
+                return self.alarm.poll(deadline, cx).map(|()| Err(too_late()));
+            }
+            if !self.drained && self.drain.as_mut().poll(cx).is_ready() {
+                self.drained = true;
+            }
+            if self.drained {
+                return Poll::Ready(Ok(None));
+            }
+            self.alarm.poll(idle_since + self.settings.idle_timeout, cx).map(|()| Ok(None))
+        })
+        .await?;
+        head.map(|bytes| self.read_head(bytes)).transpose()
+    }
+
+    fn read_head(&self, bytes: Bytes) -> Result<RequestHead, ServeError> {
+        let head = request_head(bytes, &self.settings.limits)
+            .map_err(|problem| unreadable(ReadError::Malformed(problem)))?;
+        let not_ours = head.method == Method::CONNECT || leaves_http(&head.headers);
+        if not_ours {
+            let detail = "neither CONNECT nor Upgrade is carried yet";
+            return Err(ServeError::Refused(Refusal::new(Code::METHOD_NOT_SUPPORTED, detail)));
+        }
+        Ok(head)
+    }
+
+    /// One request and its response, from one head to the next.
+    async fn carry<B>(
+        &mut self,
+        head: RequestHead,
+        handler: &impl AsyncFn(Request<Body>) -> Response<B>,
+    ) -> Result<After, ServeError>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<BodyError>,
+    {
+        let asked = Asked {
+            is_head: head.method == Method::HEAD,
+            version: head.version,
+            persistent: head.persistent,
+        };
+        let request = self.request(head);
+        let mut watch = Watch::new(self.settings.half_closed_timeout);
+
+        let mut answer = pin!(handler(request));
+        let response = poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Ok(response)),
+            Poll::Pending => watch.poll(&self.wire, cx).map(|()| Err(ServeError::Abandoned)),
+        })
+        .await?;
+
+        let drained = poll_fn(|cx| Poll::Ready(self.poll_drained(cx))).await;
+        let (mut outgoing, after) = self.response(response, &asked, drained);
+        let sent = poll_fn(|cx| match outgoing.poll(&self.wire, cx) {
+            Poll::Ready(written) => Poll::Ready(written.map_err(ServeError::from)),
+            Poll::Pending => watch.poll(&self.wire, cx).map(|()| Err(ServeError::Abandoned)),
+        })
+        .await;
+        if sent.is_err() && outgoing.ends_with_the_connection() {
+            self.wire.borrow().stream.reset_on_drop();
+        }
+        sent?;
+
+        if after == After::Close || !self.finish_request().await {
+            return Ok(After::Close);
+        }
+        Ok(After::NextRequest)
+    }
+
+    fn request(&self, head: RequestHead) -> Request<Body> {
+        let mut wire = self.wire.borrow_mut();
+        wire.begin_body(head.body, head.expects_continue);
+        let body = match wire.take_whole_body() {
+            Some(whole) => Body::Full(whole),
+            None if wire.body_has_ended() => Body::Empty,
+            None => Body::Http1(Incoming { wire: self.wire.clone(), connection: None }),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method;
+        *request.uri_mut() = head.uri;
+        *request.version_mut() = head.version;
+        *request.headers_mut() = head.headers;
+        request
+    }
+
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> bool {
+        self.drained = self.drained || self.drain.as_mut().poll(cx).is_ready();
+        self.drained
+    }
+
+    fn response<B>(&self, response: Response<B>, asked: &Asked, drained: bool) -> (Outgoing<B>, After)
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<BodyError>,
+    {
+        let (mut parts, body) = response.into_parts();
+        let framing = framing_of_response(parts.status, &parts.headers, asked, &body);
+        // A client that was never told to continue may send its body or not: what follows cannot be read.
+        let in_doubt = self.wire.borrow().owes_continue();
+        let last = !asked.persistent || drained || in_doubt || framing == Framing::UntilClose;
+        let after = if last || says_close(&parts.headers) { After::Close } else { After::NextRequest };
+        let connection = match after {
+            After::Close => Some("close"),
+            After::NextRequest if asked.version == Version::HTTP_10 => Some("keep-alive"),
+            After::NextRequest => None,
+        };
+        settle(&mut parts.headers, framing, connection);
+        if parts.status == StatusCode::NO_CONTENT {
+            parts.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
+        }
+        let mut head = BytesMut::new();
+        write_response_head(&mut head, Version::HTTP_11, parts.status, &parts.headers);
+        (Outgoing::new(head, framing, body), after)
+    }
+
+    /// Lets the rest of the request's body pass: read by whoever still forwards it, else dropped here
+    /// within bounds. Tells whether the next request can be read.
+    async fn finish_request(&mut self) -> bool {
+        if self.wire.borrow().body_has_ended() {
+            return true;
+        }
+        let began = Instant::now();
+        let mut discarded = 0;
+        poll_fn(|cx| {
+            loop {
+                let forwarded = Rc::strong_count(&self.wire) > 1;
+                let mut wire = self.wire.borrow_mut();
+                if wire.body_has_ended() || wire.body_has_failed() || discarded > DISCARD_MAX {
+                    return Poll::Ready(wire.body_has_ended());
+                }
+                if forwarded {
+                    wire.wait_for_body(cx);
+                    return self.alarm.poll(began + self.settings.idle_timeout, cx).map(|()| false);
+                }
+                match wire.poll_body(cx) {
+                    Poll::Ready(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, Bytes::len),
+                    Poll::Ready(_) => {}
+                    Poll::Pending => {
+                        return self.alarm.poll(began + self.settings.linger, cx).map(|()| false);
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Answers what is no request that could be handled.
+    async fn refuse(mut self, refusal: Refusal) -> Result<(), ServeError> {
+        let deadline = Instant::now() + self.settings.linger;
+        let mut answer = Outgoing::new(answer_to(&refusal), Framing::Nothing, Body::Empty);
+        poll_fn(|cx| match answer.poll(&self.wire, cx) {
+            Poll::Ready(written) => Poll::Ready(written.map_err(ServeError::from)),
+            Poll::Pending => self.alarm.poll(deadline, cx).map(|()| Err(ServeError::Abandoned)),
+        })
+        .await?;
+        self.close().await?;
+        Err(ServeError::Refused(refusal))
+    }
+
+    /// Nothing is under way: says that there will be no more.
+    async fn close_idle(self) -> Result<(), ServeError> {
+        poll_fn(|cx| Pin::new(&mut self.wire.borrow_mut().stream).poll_shutdown(cx)).await?;
+        Ok(())
+    }
+
+    /// Ends our direction, then reads the client's for a while: closing with unread bytes would send a
+    /// reset, and that can overtake our last answer.
+    async fn close(&mut self) -> Result<(), ServeError> {
+        let deadline = Instant::now() + self.settings.linger;
+        let mut read = 0;
+        poll_fn(|cx| Pin::new(&mut self.wire.borrow_mut().stream).poll_shutdown(cx)).await?;
+        poll_fn(|cx| {
+            loop {
+                let mut wire = self.wire.borrow_mut();
+                match wire.poll_fill(cx, 0) {
+                    Poll::Pending => return self.alarm.poll(deadline, cx),
+                    Poll::Ready(Ok(length)) if length > 0 && read < LINGER_MAX => read += length,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                }
+                wire.buffer = BytesMut::new();
+            }
+        })
+        .await;
+        Ok(())
+    }
+}
+
+/// Sees that the client has gone while its request is under way.
+struct Watch {
+    /// How long it may wait after its FIN.
+    patience: Duration,
+    /// When its FIN was read.
+    half_closed: Option<Instant>,
+    alarm: Alarm,
+}
+
+impl Watch {
+    fn new(patience: Duration) -> Watch {
+        Watch { patience, half_closed: None, alarm: Alarm::default() }
+    }
+
+    fn poll(&mut self, wire: &RefCell<Wire>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut wire = wire.borrow_mut();
+        if wire.body_has_failed() {
+            return Poll::Ready(());
+        }
+        if self.half_closed.is_none() {
+            if !wire.body_has_ended() {
+                wire.wait_for_body(cx);
+                return Poll::Pending;
+            }
+            if !wire.buffer.is_empty() {
+                return Poll::Pending; // the next request is here already; it waits its turn
+            }
+            match ready!(wire.poll_fill(cx, 0)) {
+                Ok(0) => self.half_closed = Some(Instant::now()),
+                Ok(_) => return Poll::Pending,
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+        let since = self.half_closed.unwrap_or_else(Instant::now);
+        self.alarm.poll(since + self.patience, cx)
+    }
+}
+
+/// A timer that is set anew only when it rings too early: a busy connection touches no timer at all.
+#[derive(Default)]
+struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    /// Ready at `deadline`; each call may name another one.
+    fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        ready!(sleep.as_mut().poll(cx));
+        if sleep.deadline() < deadline {
+            sleep.as_mut().reset(deadline);
+            return sleep.as_mut().poll(cx);
+        }
+        Poll::Ready(())
+    }
+}
+
+fn unreadable(error: ReadError) -> ServeError {
+    match error {
+        ReadError::Malformed(problem) => {
+            ServeError::Refused(Refusal::new(problem.code(), problem.to_string()))
+        }
+        other => ServeError::Read(other),
+    }
+}
+
+fn too_late() -> ServeError {
+    ServeError::Refused(Refusal::new(Code::HEADER_TIMEOUT, "the request's head did not arrive in time"))
+}
+
+/// Whether the client asks for another protocol. `h2c` is passed over, as every server may (RFC 9113, 3.1):
+/// clients that offer it go on with HTTP/1.1.
+fn leaves_http(headers: &HeaderMap) -> bool {
+    let offers =
+        headers.get_all(UPGRADE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    says(headers, b"upgrade")
+        && offers.map(<[u8]>::trim_ascii).any(|offer| !offer.eq_ignore_ascii_case(b"h2c"))
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    says(headers, b"close")
+}
+
+/// Whether `Connection` lists this option.
+fn says(headers: &HeaderMap, option: &[u8]) -> bool {
+    let options =
+        headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    options.map(<[u8]>::trim_ascii).any(|listed| listed.eq_ignore_ascii_case(option))
+}
+
+/// RFC 9112, 6.3, seen from the sender.
+fn framing_of_response<B: http_body::Body>(
+    status: StatusCode,
+    headers: &HeaderMap,
+    asked: &Asked,
+    body: &B,
+) -> Framing {
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodiless || asked.is_head || status.is_informational() {
+        return Framing::Nothing;
+    }
+    match framing_of(headers, body) {
+        Framing::Chunked if asked.version == Version::HTTP_10 => Framing::UntilClose,
+        framing => framing,
+    }
+}
+
+/// The whole response to what is no request.
+fn answer_to(refusal: &Refusal) -> BytesMut {
+    let status = refusal.code.entry().and_then(|entry| StatusCode::from_u16(entry.status).ok());
+    let body = format!("{refusal}\n");
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert("content-type", HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Ok(code) = HeaderValue::try_from(refusal.code.to_string()) {
+        headers.insert("gauze-error", code);
+    }
+    let mut answer = BytesMut::new();
+    write_response_head(&mut answer, Version::HTTP_11, status.unwrap_or(StatusCode::BAD_REQUEST), &headers);
+    answer.extend_from_slice(body.as_bytes());
+    answer
+}
+
+impl From<WriteError> for ServeError {
+    fn from(error: WriteError) -> ServeError {
+        match error {
+            WriteError::Io(error) => ServeError::Io(error),
+            WriteError::Body(error) => ServeError::ResponseBody(error),
+            WriteError::Length => ServeError::ResponseLength,
+        }
+    }
 }

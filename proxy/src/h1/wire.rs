@@ -1,0 +1,297 @@
+//! A connection and what was read of it: heads, then bodies, frame by frame.
+//!
+//! The buffer owns memory only while it holds bytes. A read goes into one scratch buffer per thread
+//! and what arrived is copied out, as large as it is; long bodies of known length are read in place.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use gauze_model::framing::{BodyFraming, Chunk, ChunkDecoder, HeadScan, Limits, Malformed};
+use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::ReadError;
+use crate::stream::Stream;
+
+/// What one read takes at most where the length is not known.
+const SCRATCH: usize = 32 * 1024;
+
+/// With so much of a body to come it is read in place, without a copy.
+const LONG: u64 = 16 * 1024;
+
+/// What one read in place takes at most.
+const IN_PLACE: u64 = 64 * 1024;
+
+thread_local! {
+    static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+}
+
+/// RFC 9110, 15.2.1.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+pub(super) struct Wire {
+    pub(super) stream: Stream,
+    /// Read and not yet used.
+    pub(super) buffer: BytesMut,
+    pub(super) limits: Limits,
+    body: Reading,
+    /// What is still to be written of `100 Continue`, before the body is read.
+    promise: &'static [u8],
+    /// The task that waits for the end of the body, where another one reads it.
+    other: Option<Waker>,
+}
+
+/// How far the body of the current message is.
+enum Reading {
+    Ended,
+    Length(u64),
+    /// And what the decoder has seen already behind the last frame.
+    Chunked(ChunkDecoder, Option<Chunk>),
+    UntilClose,
+    /// The data has ended, these are to be handed out.
+    Trailers(http::HeaderMap),
+    Failed,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Stream, limits: Limits) -> Wire {
+        Wire { stream, buffer: BytesMut::new(), limits, body: Reading::Ended, promise: &[], other: None }
+    }
+
+    /// Reads the next head, up to its empty line; `None` if the connection ended before its first byte.
+    /// The same `scan` goes with one head until it is whole.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        scan: &mut HeadScan,
+    ) -> Poll<Result<Option<Bytes>, ReadError>> {
+        loop {
+            if let Some(length) = scan.end(&self.buffer, &self.limits)? {
+                return Poll::Ready(Ok(Some(self.take(length))));
+            }
+            if ready!(self.poll_fill(cx, 0))? == 0 {
+                return Poll::Ready(if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(ReadError::Incomplete)
+                });
+            }
+        }
+    }
+
+    /// The head was read: this follows.
+    pub(super) fn begin_body(&mut self, framing: BodyFraming, expects_continue: bool) {
+        self.body = match framing {
+            BodyFraming::Empty | BodyFraming::Length(0) | BodyFraming::Tunnel => Reading::Ended,
+            BodyFraming::Length(length) => Reading::Length(length),
+            BodyFraming::Chunked => Reading::Chunked(ChunkDecoder::new(self.limits), None),
+            BodyFraming::UntilClose => Reading::UntilClose,
+        };
+        self.promise = if expects_continue && !self.body_has_ended() { CONTINUE } else { &[] };
+    }
+
+    pub(super) fn body_has_ended(&self) -> bool {
+        matches!(self.body, Reading::Ended)
+    }
+
+    pub(super) fn body_has_failed(&self) -> bool {
+        matches!(self.body, Reading::Failed)
+    }
+
+    /// The client waits for `100 Continue`, of which nothing was written.
+    pub(super) fn owes_continue(&self) -> bool {
+        self.promise.len() == CONTINUE.len()
+    }
+
+    pub(super) fn body_size_hint(&self) -> SizeHint {
+        match self.body {
+            Reading::Ended | Reading::Trailers(_) => SizeHint::with_exact(0),
+            Reading::Length(length) => SizeHint::with_exact(length),
+            Reading::Chunked(..) | Reading::UntilClose | Reading::Failed => SizeHint::default(),
+        }
+    }
+
+    /// All of the body at once, if it has arrived already; the way of most responses.
+    pub(super) fn take_whole_body(&mut self) -> Option<Bytes> {
+        let Reading::Length(length) = self.body else { return None };
+        let length = usize::try_from(length).ok().filter(|length| *length <= self.buffer.len())?;
+        self.body = Reading::Ended;
+        Some(self.take(length))
+    }
+
+    /// The next frame of the body; an error ends it.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
+        let frame = ready!(self.poll_frame(cx));
+        if frame.is_err() {
+            self.body = Reading::Failed;
+        }
+        if frame.is_err() || self.body_has_ended() {
+            self.other.take_if(|other| other.will_wake(cx.waker())); // it runs already
+            self.wake_other();
+        }
+        Poll::Ready(frame.transpose())
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, ReadError>> {
+        ready!(self.poll_promise(cx))?;
+        loop {
+            if let Some(frame) = self.next_frame()? {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            let expected = match self.body {
+                Reading::Ended => return Poll::Ready(Ok(None)),
+                Reading::Failed => return Poll::Ready(Err(ReadError::Incomplete)),
+                Reading::Length(length) => length,
+                Reading::Chunked(..) | Reading::UntilClose | Reading::Trailers(_) => 0,
+            };
+            if ready!(self.poll_fill(cx, expected))? > 0 {
+                continue;
+            }
+            if !matches!(self.body, Reading::UntilClose) {
+                return Poll::Ready(Err(ReadError::Incomplete));
+            }
+            self.body = Reading::Ended;
+        }
+    }
+
+    /// The next frame, if enough of it is in the buffer.
+    fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Malformed> {
+        match &mut self.body {
+            Reading::Ended | Reading::Failed => Ok(None),
+            Reading::Trailers(trailers) => {
+                let trailers = std::mem::take(trailers);
+                self.body = Reading::Ended;
+                Ok(Some(Frame::trailers(trailers)))
+            }
+            Reading::Length(_) | Reading::UntilClose if self.buffer.is_empty() => Ok(None),
+            Reading::UntilClose => Ok(Some(Frame::data(self.take(self.buffer.len())))),
+            Reading::Length(left) => {
+                let length = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+                *left -= length as u64;
+                if *left == 0 {
+                    self.body = Reading::Ended;
+                }
+                Ok(Some(Frame::data(self.take(length))))
+            }
+            Reading::Chunked(..) => self.next_chunk(),
+        }
+    }
+
+    fn next_chunk(&mut self) -> Result<Option<Frame<Bytes>>, Malformed> {
+        match self.decode_chunk()? {
+            Chunk::More { consumed } => {
+                self.skip(consumed);
+                Ok(None)
+            }
+            Chunk::Data { skip, length } => {
+                self.skip(skip);
+                let data = self.take(length);
+                self.look_ahead()?;
+                Ok(Some(Frame::data(data)))
+            }
+            Chunk::End { consumed, trailers } => {
+                self.end_chunks(consumed, trailers);
+                self.next_frame()
+            }
+        }
+    }
+
+    fn decode_chunk(&mut self) -> Result<Chunk, Malformed> {
+        match &mut self.body {
+            Reading::Chunked(decoder, ahead) => match ahead.take() {
+                Some(seen) => Ok(seen),
+                None => decoder.next(&self.buffer),
+            },
+            _ => Ok(Chunk::More { consumed: 0 }),
+        }
+    }
+
+    /// Sees the last chunk if it arrived with the data, so that the end is known with the last frame.
+    fn look_ahead(&mut self) -> Result<(), Malformed> {
+        match self.decode_chunk()? {
+            Chunk::More { consumed } => self.skip(consumed),
+            Chunk::End { consumed, trailers } => self.end_chunks(consumed, trailers),
+            data @ Chunk::Data { .. } => {
+                if let Reading::Chunked(_, ahead) = &mut self.body {
+                    *ahead = Some(data);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end_chunks(&mut self, consumed: usize, trailers: http::HeaderMap) {
+        self.skip(consumed);
+        self.body = if trailers.is_empty() { Reading::Ended } else { Reading::Trailers(trailers) };
+    }
+
+    /// Writes what the client waits for before it sends its body.
+    fn poll_promise(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.promise.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.promise.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, self.promise))?;
+            self.promise = &self.promise[written..];
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Reads once; 0 is the end of the stream. `expected`: what is known to come, 0 if nothing is known.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {
+        if expected >= LONG {
+            return self.poll_fill_in_place(cx, expected.min(IN_PLACE) as usize);
+        }
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            self.buffer.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+    }
+
+    fn poll_fill_in_place(&mut self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        ready!(self.stream.poll_readable(cx))?;
+        self.buffer.reserve(length);
+        let read = std::pin::pin!(self.stream.read_buf(&mut self.buffer)).poll(cx);
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        read
+    }
+
+    /// The first bytes of the buffer; its memory goes with the last of them.
+    fn take(&mut self, length: usize) -> Bytes {
+        if length == self.buffer.len() {
+            return std::mem::take(&mut self.buffer).freeze();
+        }
+        self.buffer.split_to(length).freeze()
+    }
+
+    fn skip(&mut self, length: usize) {
+        self.buffer.advance(length);
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// Remembers who is to be woken when the body ends or its reader is dropped.
+    pub(super) fn wait_for_body(&mut self, cx: &Context<'_>) {
+        match &mut self.other {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    pub(super) fn wake_other(&mut self) {
+        if let Some(waker) = self.other.take() {
+            waker.wake();
+        }
+    }
+}
