@@ -53,6 +53,7 @@ use push::Push;
 use source::Update;
 use state::StateDirectory;
 use tokens::{TokenFiles, Tokens};
+use workload::Workload;
 
 /// How long streams may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -95,13 +96,15 @@ impl ControlPlane {
             Authority::open(&state, &settings.trust_domain, settings.certificate_life, SystemTime::now())?;
         let authority = Arc::new(authority);
         let tokens = Arc::new(Tokens::open(&state)?);
-        let token_files = TokenFiles::open(&state)?;
 
         let metrics = Arc::new(Metrics::default());
         let own_id = SpiffeId::control_plane(&settings.trust_domain, &settings.system_namespace);
         let own = OwnCertificate::issue(&authority, &own_id, &metrics)?;
         let push = Arc::new(Push::new(settings.mesh(), Arc::clone(&metrics)));
         let updates = read_all(settings, &push).await?;
+        // Before anybody is told where to connect: a proxy needs its token first of all.
+        let mut token_files = TokenFiles::open(&state)?;
+        token_files.keep(&tokens, Workload::meshed(&push.world()), SystemTime::now());
 
         let (stop, stopping) = watch::channel(false);
         let ads = Ads { push: push.clone(), metrics: metrics.clone(), stopping: stopping.clone() };

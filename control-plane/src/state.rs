@@ -97,17 +97,17 @@ impl StateDirectory {
         self.read(name)
     }
 
-    /// Writes a file as a whole, readable by this user only.
+    /// Writes a file as a whole, readable by this user only, to last.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn replace(&self, name: &str, text: &str) -> Result<(), StateError> {
         let path = self.path(name);
-        replace_file(&path, text).map_err(failed("write", &path))
+        replace_file(&path, text).and_then(|()| File::open(&path)?.sync_all()).map_err(failed("write", &path))
     }
 }
 
-/// Writes `path` (mode 0600) so that a reader sees the old or the new text, also after a crash.
+/// Writes `path` (mode 0600) so that a reader sees the old or the new text.
 ///
 /// # Errors
 /// It cannot be written; the old text stays.
@@ -125,8 +125,7 @@ pub fn replace_file(path: &Path, text: &str) -> io::Result<()> {
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_data()
+    file.write_all(text.as_bytes())
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {

@@ -1,0 +1,5 @@
+//! The control plane over real sockets: who gets a certificate, who gets configuration, and who gets neither.
+
+mod certificates;
+mod client;
+mod streams;
