@@ -7,6 +7,7 @@
 pub mod certificate; // Istio's CreateCertificate: how a proxy gets its certificate
 pub mod delta; // both halves of incremental ADS, as state machines
 mod encoded; // a resource as it crosses the wire, encoded once for all who ask
+mod metadata; // what gauze says in Envoy's metadata
 mod path; // errors that gather their field path on the way up
 mod rejection; // a refused resource, and how a NACK carries it
 

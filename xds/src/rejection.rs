@@ -1,6 +1,15 @@
-//! A refused resource, and how a NACK carries it.
+//! A refused resource, and how a NACK carries it: as `ResourceError`s in the details of its status, each with
+//! the field as `google.rpc.BadRequest`, and once more as lines of text for people and for servers that
+//! know nothing of gauze.
 
+use envoy_types::pb::envoy::service::discovery::v3::{ResourceError, ResourceName};
+use envoy_types::pb::google::protobuf::{Any, ListValue};
+use envoy_types::pb::google::rpc::{Code, Status};
+use envoy_types::util::pack_any;
 use gauze_model::{Kind, Origin};
+use prost::{Message, Name as _};
+
+use crate::metadata::{origin_from_list, origin_to_list};
 
 /// Why a resource was refused; the last good one stays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,4 +24,127 @@ pub struct Rejection {
     pub problem: String,
     /// The user's object and field behind it, as far as it was read.
     pub origin: Option<Origin>,
+}
+
+/// The `error_detail` of a NACK.
+pub(crate) fn to_status(rejections: &[Rejection]) -> Status {
+    let lines: Vec<String> = rejections.iter().map(line).collect();
+    Status {
+        code: Code::InvalidArgument as i32,
+        message: lines.join("\n"),
+        details: rejections.iter().map(|rejection| pack_any(to_resource_error(rejection))).collect(),
+    }
+}
+
+/// What a NACK says. A status without readable details is one rejection without a name.
+pub(crate) fn from_status(kind: Kind, status: &Status) -> Vec<Rejection> {
+    let named: Vec<Rejection> =
+        status.details.iter().filter_map(|detail| from_resource_error(kind, unpack(detail)?)).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let problem = status.message.clone();
+    vec![Rejection { kind, name: String::new(), path: String::new(), problem, origin: None }]
+}
+
+fn line(rejection: &Rejection) -> String {
+    match &rejection.origin {
+        Some(origin) => format!("{rejection} ({origin})"),
+        None => rejection.to_string(),
+    }
+}
+
+fn to_resource_error(rejection: &Rejection) -> ResourceError {
+    let violation = FieldViolation { field: rejection.path.clone(), description: rejection.problem.clone() };
+    let field = pack_any(BadRequest { field_violations: vec![violation] });
+    let origin = rejection.origin.as_ref().map(|origin| pack_any(origin_to_list(origin)));
+    ResourceError {
+        resource_name: Some(ResourceName {
+            name: rejection.name.clone(),
+            dynamic_parameter_constraints: None,
+        }),
+        error_detail: Some(Status {
+            code: Code::InvalidArgument as i32,
+            message: line(rejection),
+            details: [field].into_iter().chain(origin).collect(),
+        }),
+    }
+}
+
+fn from_resource_error(kind: Kind, error: ResourceError) -> Option<Rejection> {
+    let name = error.resource_name?.name;
+    let Status { message, details, .. } = error.error_detail.unwrap_or_default();
+    let origin = details.iter().find_map(unpack::<ListValue>);
+    let origin = origin.and_then(|list| origin_from_list(list).ok());
+    let violation = details.iter().find_map(unpack::<BadRequest>);
+    let violation = violation.and_then(|request| request.field_violations.into_iter().next());
+    let FieldViolation { field: path, description: problem } =
+        violation.unwrap_or(FieldViolation { field: String::new(), description: message });
+    Some(Rejection { kind, name, path, problem, origin })
+}
+
+fn unpack<M: Message + prost::Name + Default>(any: &Any) -> Option<M> {
+    (any.type_url == M::type_url()).then(|| M::decode(any.value.as_slice()).ok()).flatten()
+}
+
+/// `google.rpc.BadRequest`, which `envoy-types` does not have.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct BadRequest {
+    #[prost(message, repeated, tag = "1")]
+    field_violations: Vec<FieldViolation>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct FieldViolation {
+    #[prost(string, tag = "1")]
+    field: String,
+    #[prost(string, tag = "2")]
+    description: String,
+}
+
+impl prost::Name for BadRequest {
+    const NAME: &'static str = "BadRequest";
+    const PACKAGE: &'static str = "google.rpc";
+
+    fn type_url() -> String {
+        format!("type.googleapis.com/{}", BadRequest::full_name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejection(name: &str, origin: Option<Origin>) -> Rejection {
+        let (path, problem) = ("route.timeout".to_owned(), "not supported".to_owned());
+        Rejection { kind: Kind::Routes, name: name.to_owned(), path, problem, origin }
+    }
+
+    #[test]
+    fn a_nack_reads_back_as_it_was_written() {
+        let origin = Origin {
+            kind: "HTTPRoute".into(),
+            namespace: "shop".into(),
+            name: "cart".into(),
+            uid: "u".into(),
+            generation: 7,
+            path: "spec.rules[1]".into(),
+        };
+        let written = [rejection("routes/shop/cart/80", Some(origin)), rejection("*", None)];
+        let status = to_status(&written);
+        assert_eq!(from_status(Kind::Routes, &status), written);
+        assert_eq!(
+            status.message,
+            "routes/shop/cart/80: route.timeout: not supported (HTTPRoute/shop/cart spec.rules[1])\n\
+             *: route.timeout: not supported"
+        );
+    }
+
+    #[test]
+    fn a_nack_without_details_is_about_the_whole_response() {
+        let status = Status { code: 13, message: "no such filter".into(), details: Vec::new() };
+        let read = from_status(Kind::Listener, &status);
+        assert_eq!(read.len(), 1);
+        assert_eq!((read[0].name.as_str(), read[0].problem.as_str()), ("", "no such filter"));
+    }
 }
