@@ -4,12 +4,20 @@
 //! refuses the rest by name and field path: every message is destructured without `..`, so nothing is
 //! dropped in silence. Sockets, tonic and clocks are the callers'.
 
+#![allow(deprecated)] // messages are read whole: what Envoy calls deprecated is refused like all else
+
 pub mod certificate; // Istio's CreateCertificate: how a proxy gets its certificate
+mod cluster; // a backend, and how it is dialled
 pub mod delta; // both halves of incremental ADS, as state machines
 mod encoded; // a resource as it crosses the wire, encoded once for all who ask
+mod endpoint; // the endpoints of a backend
+mod listener; // where a connection goes
 mod metadata; // what gauze says in Envoy's metadata
 mod path; // errors that gather their field path on the way up
-mod rejection; // a refused resource, and how a NACK carries it
+mod rejection;
+mod route; // which rule carries a request
+mod tls; // mesh TLS
+mod values; // durations, numbers, addresses // a refused resource, and how a NACK carries it
 
 pub use delta::{DeltaClient, DeltaServer};
 pub use encoded::EncodedResource;
@@ -19,8 +27,21 @@ pub use envoy_types::pb::envoy::config::core::v3::Node;
 pub use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub use rejection::Rejection;
 
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::core::v3::Metadata;
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::google::protobuf::Any;
+use envoy_types::util::pack_any;
 use gauze_model::snapshot::Resource;
 use gauze_model::{Kind, Name};
+
+use metadata::{Facts, strings_of};
+use path::{At as _, Fault, Read, at_default, required};
+use values::{read_name, unpack};
 
 /// All kinds, in the order in which a server sends what is new: what is referred to comes first.
 pub const KINDS: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes];
@@ -40,11 +61,18 @@ pub fn kind_of(type_url: &str) -> Option<Kind> {
     KINDS.into_iter().find(|kind| self::type_url(*kind) == type_url)
 }
 
-/// Writes a resource: its name, its message, and the features that a reader must have.
-/// The version is left empty ([`EncodedResource`] fills it in).
+/// The features that a resource may require of its reader (`gauze.requires`): this version knows none yet.
+const FEATURES: &[&str] = &[];
+
+/// Writes a resource. The version is left empty ([`EncodedResource`] fills it in).
 pub fn to_xds(name: &Name, resource: &Resource) -> discovery::Resource {
-    let _ = (name, resource);
-    unimplemented!("follows")
+    let message = match resource {
+        Resource::Listener(listener) => pack_any(listener::write(name, listener)),
+        Resource::Routes(table) => pack_any(route::write(name, table)),
+        Resource::Cluster(cluster) => pack_any(cluster::write(name, cluster)),
+        Resource::Endpoints(set) => pack_any(endpoint::write(name, set)),
+    };
+    discovery::Resource { name: name.to_string(), resource: Some(message), ..discovery::Resource::default() }
 }
 
 /// Reads a resource.
@@ -52,6 +80,70 @@ pub fn to_xds(name: &Name, resource: &Resource) -> discovery::Resource {
 /// # Errors
 /// It asks for something that gauze does not do, or is not what its type says.
 pub fn from_xds(kind: Kind, resource: &discovery::Resource) -> Result<(Name, Resource), Rejection> {
-    let _ = (kind, resource);
-    unimplemented!("follows")
+    read(kind, resource).map_err(|fault| fault.into_rejection(kind, &resource.name))
+}
+
+fn read(kind: Kind, resource: &discovery::Resource) -> Read<(Name, Resource)> {
+    let discovery::Resource {
+        name,
+        resource_name,
+        aliases,
+        version: _, // says nothing about the resource
+        resource: message,
+        ttl,
+        cache_control,
+        metadata,
+    } = resource;
+    let name = read_name(name)?;
+    if !name.is_of(kind) {
+        return Err(Fault::new("is the name of another kind of resource"));
+    }
+    at_default(resource_name).at("resource_name")?;
+    at_default(aliases).at("aliases")?;
+    at_default(ttl).at("ttl")?;
+    at_default(cache_control).at("cache_control")?;
+    read_requirements(metadata.clone())?;
+    let message = required(message.as_ref()).at("resource")?;
+    read_message(kind, &name, message).map(|read| (name, read))
+}
+
+/// What must be understood to obey a resource is refused by name where it is not.
+fn read_requirements(metadata: Option<Metadata>) -> Read<()> {
+    let mut facts = Facts::read(metadata).at("metadata")?;
+    let required = facts.take("requires", strings_of).at("metadata")?.unwrap_or_default();
+    if let Some(unknown) = required.iter().find(|feature| !FEATURES.contains(&feature.as_str())) {
+        return Err(Fault::new(format!(
+            "requires the feature `{unknown}`, which this version does not have"
+        )));
+    }
+    facts.end().at("metadata")
+}
+
+fn read_message(kind: Kind, name: &Name, message: &Any) -> Read<Resource> {
+    match kind {
+        Kind::Listener => {
+            let message: Listener = unpack(message)?;
+            same_name(name, &message.name).at("name")?;
+            listener::read(name, message).map(|it| Resource::Listener(Arc::new(it)))
+        }
+        Kind::Routes => {
+            let message: RouteConfiguration = unpack(message)?;
+            same_name(name, &message.name).at("name")?;
+            route::read(message).map(|it| Resource::Routes(Arc::new(it)))
+        }
+        Kind::Cluster => {
+            let message: Cluster = unpack(message)?;
+            same_name(name, &message.name).at("name")?;
+            cluster::read(message).map(|it| Resource::Cluster(Arc::new(it)))
+        }
+        Kind::Endpoints => {
+            let message: ClusterLoadAssignment = unpack(message)?;
+            same_name(name, &message.cluster_name).at("cluster_name")?;
+            endpoint::read(message).map(|it| Resource::Endpoints(Arc::new(it)))
+        }
+    }
+}
+
+fn same_name(resource: &Name, message: &str) -> Read<()> {
+    if resource.to_string() == message { Ok(()) } else { Err(Fault::new("is not the resource's name")) }
 }

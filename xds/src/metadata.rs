@@ -1,7 +1,7 @@
-//! What gauze says in Envoy's metadata, under the key `gauze`.
+//! What gauze says in Envoy's metadata: `filter_metadata["gauze"] = {"facts": [{"origin": […]}, {"protocol": "http"}]}`.
 //!
-//! A map that is written here has one entry, and what has several parts is a list: protobuf gives maps no
-//! order, and the same resource must be the same bytes on every replica.
+//! A list of objects with one field each, not one object: protobuf gives maps no order, and the same resource
+//! must be the same bytes on every replica. So no map that is written here has more than one entry.
 
 use std::collections::HashMap;
 
@@ -10,34 +10,72 @@ use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
 use gauze_model::Origin;
 
-use crate::path::{At as _, Fault, Read, required};
+use crate::path::{At as _, Fault, Read, each, required};
 
 /// The key of our metadata.
 const GAUZE: &str = "gauze";
+const FACTS: &str = "facts";
 
-/// `{namespace: {key: value}}`.
-pub(crate) fn one_fact(namespace: &str, key: &str, value: Value) -> Metadata {
-    let facts = Struct { fields: HashMap::from([(key.to_owned(), value)]) };
-    Metadata {
-        filter_metadata: HashMap::from([(namespace.to_owned(), facts)]),
-        typed_filter_metadata: HashMap::new(),
+/// What a message's metadata says, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Facts(Vec<(String, Value)>);
+
+impl Facts {
+    pub(crate) fn origin(origin: &Origin) -> Facts {
+        Facts::default().with("origin", list(origin_parts(origin)))
+    }
+
+    pub(crate) fn with(mut self, key: &str, value: Value) -> Facts {
+        self.0.push((key.to_owned(), value));
+        self
+    }
+
+    pub(crate) fn into_metadata(self) -> Metadata {
+        let facts = self.0.into_iter().map(|(key, value)| object(&key, value)).collect();
+        let facts = Value { kind: Some(ValueKind::ListValue(ListValue { values: facts })) };
+        let facts = Struct { fields: HashMap::from([(FACTS.to_owned(), facts)]) };
+        Metadata {
+            filter_metadata: HashMap::from([(GAUZE.to_owned(), facts)]),
+            typed_filter_metadata: HashMap::new(),
+        }
+    }
+
+    /// # Errors
+    /// There is metadata of others, or it is not as we write it.
+    pub(crate) fn read(metadata: Option<Metadata>) -> Read<Facts> {
+        let Some(Metadata { filter_metadata, typed_filter_metadata }) = metadata else {
+            return Ok(Facts::default());
+        };
+        only(typed_filter_metadata, "").at("typed_filter_metadata")?;
+        let ours = only(filter_metadata, GAUZE).at("filter_metadata")?.unwrap_or_default();
+        let facts = only(ours.fields, FACTS).at("filter_metadata[\"gauze\"]")?;
+        let facts = facts.map(|facts| list_of(facts).and_then(|facts| each(facts, read_object)));
+        facts.transpose().at("filter_metadata[\"gauze\"].facts").map(|facts| Facts(facts.unwrap_or_default()))
+    }
+
+    /// Reads the fact under `key`, if it is there.
+    pub(crate) fn take<T>(&mut self, key: &str, read: impl FnOnce(Value) -> Read<T>) -> Read<Option<T>> {
+        let Some(index) = self.0.iter().position(|(found, _)| found == key) else { return Ok(None) };
+        read(self.0.remove(index).1).at(key).map(Some)
+    }
+
+    /// The origin; the default one where another server sends none.
+    pub(crate) fn take_origin(&mut self) -> Read<Origin> {
+        self.take("origin", |value| strings_of(value).and_then(read_origin)).map(Option::unwrap_or_default)
+    }
+
+    /// # Errors
+    /// There is a fact that nobody took.
+    pub(crate) fn end(self) -> Read<()> {
+        self.0.first().map_or(Ok(()), |(key, _)| Err(Fault::unsupported(key)))
     }
 }
 
-/// The value of `{namespace: {key: value}}`, if there is metadata.
-///
-/// # Errors
-/// There is anything else in it.
-pub(crate) fn read_fact(metadata: Option<Metadata>, namespace: &str, key: &str) -> Read<Option<Value>> {
-    let Some(Metadata { filter_metadata, typed_filter_metadata }) = metadata else {
-        return Ok(None);
-    };
-    if let Some(other) = typed_filter_metadata.keys().min() {
-        return Err(Fault::unsupported(&format!("typed_filter_metadata[\"{other}\"]")));
-    }
-    let facts = only(filter_metadata, namespace).at("filter_metadata")?;
-    let Some(Struct { fields }) = facts else { return Ok(None) };
-    only(fields, key).at(&format!("filter_metadata[\"{namespace}\"]"))
+/// Reads a message's metadata that says no more than its origin.
+pub(crate) fn read_only_origin(metadata: Option<Metadata>) -> Read<Origin> {
+    let mut facts = Facts::read(metadata)?;
+    let origin = facts.take_origin()?;
+    facts.end().map(|()| origin)
 }
 
 /// The entry under `key` of a map that may have no other.
@@ -49,40 +87,40 @@ fn only<T>(mut map: HashMap<String, T>, key: &str) -> Read<Option<T>> {
     }
 }
 
-/// `{"gauze": {key: value}}`.
-pub(crate) fn gauze_fact(key: &str, value: Value) -> Metadata {
-    one_fact(GAUZE, key, value)
+/// `{key: value}`.
+fn object(key: &str, value: Value) -> Value {
+    let fields = HashMap::from([(key.to_owned(), value)]);
+    Value { kind: Some(ValueKind::StructValue(Struct { fields })) }
 }
 
-/// The value of `{"gauze": {key: value}}`.
-pub(crate) fn read_gauze_fact(metadata: Option<Metadata>, key: &str) -> Read<Option<Value>> {
-    read_fact(metadata, GAUZE, key)
-}
-
-// An origin: [kind, namespace, name, uid, generation, path].
-
-pub(crate) fn origin_metadata(origin: &Origin) -> Metadata {
-    gauze_fact("origin", Value { kind: Some(ValueKind::ListValue(origin_to_list(origin))) })
-}
-
-/// The origin in a message's metadata; the default one where another server sends none.
-pub(crate) fn read_origin(metadata: Option<Metadata>) -> Read<Origin> {
-    match read_gauze_fact(metadata, "origin")? {
-        Some(value) => strings_of(value).and_then(origin_of).at("filter_metadata[\"gauze\"].origin"),
-        None => Ok(Origin::default()),
+fn read_object(value: Value) -> Read<(String, Value)> {
+    let ValueKind::StructValue(Struct { fields }) = required(value.kind)? else {
+        return Err(Fault::new("not an object"));
+    };
+    let mut fields = fields.into_iter();
+    match (fields.next(), fields.next()) {
+        (Some(field), None) => Ok(field),
+        _ => Err(Fault::new("not exactly one field")),
     }
 }
 
+// An origin is the list of its parts.
+
+/// An origin as it stands in the details of a NACK.
 pub(crate) fn origin_to_list(origin: &Origin) -> ListValue {
-    let Origin { kind, namespace, name, uid, generation, path } = origin;
-    list_of([kind, namespace, name, uid, &generation.to_string(), path])
+    ListValue { values: origin_parts(origin).into_iter().map(string).collect() }
 }
 
 pub(crate) fn origin_from_list(list: ListValue) -> Read<Origin> {
-    origin_of(strings_in(list)?)
+    each(list.values, string_of).and_then(read_origin)
 }
 
-fn origin_of(parts: Vec<String>) -> Read<Origin> {
+fn origin_parts(origin: &Origin) -> [String; 6] {
+    let Origin { kind, namespace, name, uid, generation, path } = origin.clone();
+    [kind, namespace, name, uid, generation.to_string(), path]
+}
+
+fn read_origin(parts: Vec<String>) -> Read<Origin> {
     let [kind, namespace, name, uid, generation, path] = exactly(parts)?;
     let generation = generation.parse().map_err(|_| Fault::new("the generation is not a number").item(4))?;
     Ok(Origin { kind, namespace, name, uid, generation, path })
@@ -90,12 +128,13 @@ fn origin_of(parts: Vec<String>) -> Read<Origin> {
 
 // Strings and lists of strings.
 
-pub(crate) fn string(text: impl Into<String>) -> Value {
-    Value { kind: Some(ValueKind::StringValue(text.into())) }
+pub(crate) fn string(text: String) -> Value {
+    Value { kind: Some(ValueKind::StringValue(text)) }
 }
 
-pub(crate) fn strings<T: AsRef<str>>(parts: impl IntoIterator<Item = T>) -> Value {
-    Value { kind: Some(ValueKind::ListValue(list_of(parts))) }
+pub(crate) fn list(parts: impl IntoIterator<Item = String>) -> Value {
+    let values = parts.into_iter().map(string).collect();
+    Value { kind: Some(ValueKind::ListValue(ListValue { values })) }
 }
 
 pub(crate) fn string_of(value: Value) -> Read<String> {
@@ -106,10 +145,7 @@ pub(crate) fn string_of(value: Value) -> Read<String> {
 }
 
 pub(crate) fn strings_of(value: Value) -> Read<Vec<String>> {
-    match required(value.kind)? {
-        ValueKind::ListValue(list) => strings_in(list),
-        _ => Err(Fault::new("not a list")),
-    }
+    list_of(value).and_then(|values| each(values, string_of))
 }
 
 /// The parts of a list of fixed length.
@@ -118,10 +154,9 @@ pub(crate) fn exactly<const N: usize>(parts: Vec<String>) -> Read<[String; N]> {
     parts.try_into().map_err(|_| Fault::new(format!("{found} parts where {N} are expected")))
 }
 
-fn list_of<T: AsRef<str>>(parts: impl IntoIterator<Item = T>) -> ListValue {
-    ListValue { values: parts.into_iter().map(|part| string(part.as_ref())).collect() }
-}
-
-fn strings_in(ListValue { values }: ListValue) -> Read<Vec<String>> {
-    crate::path::each(values, string_of)
+fn list_of(value: Value) -> Read<Vec<Value>> {
+    match required(value.kind)? {
+        ValueKind::ListValue(ListValue { values }) => Ok(values),
+        _ => Err(Fault::new("not a list")),
+    }
 }

@@ -57,7 +57,9 @@ impl At for Fault {
     }
 
     fn by(mut self, origin: &Origin) -> Fault {
-        self.origin.get_or_insert_with(|| origin.clone());
+        if self.origin.is_none() && *origin != Origin::default() {
+            self.origin = Some(origin.clone());
+        }
         self
     }
 }
@@ -77,13 +79,21 @@ impl<T> At for Read<T> {
 }
 
 /// Reads each element of a list; a fault says which one.
-pub(crate) fn each<T, U>(list: impl IntoIterator<Item = T>, mut read: impl FnMut(T) -> Read<U>) -> Read<Vec<U>> {
+pub(crate) fn each<T, U>(
+    list: impl IntoIterator<Item = T>,
+    mut read: impl FnMut(T) -> Read<U>,
+) -> Read<Vec<U>> {
     list.into_iter().enumerate().map(|(index, element)| read(element).item(index)).collect()
 }
 
 /// Insists on a field.
 pub(crate) fn required<T>(field: Option<T>) -> Read<T> {
     field.ok_or_else(|| Fault::new("missing"))
+}
+
+/// Insists on the one form of a field that means what gauze does.
+pub(crate) fn same<T: PartialEq + ?Sized>(given: &T, wanted: &T) -> Read<()> {
+    if given == wanted { Ok(()) } else { Err(Fault::new("not the only form that is supported")) }
 }
 
 /// Refuses by name each of these fields that is not at its default.
@@ -111,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_most_precise_origin_stays() {
-        let (rule, table) = (Origin::default().at("spec.rules[0]"), Origin::default());
+        let (rule, table) = (Origin::default().at("spec.rules[0]"), Origin::default().at("spec"));
         let fault = Fault::new("x").by(&rule).by(&table);
         assert_eq!(fault.origin, Some(rule));
     }

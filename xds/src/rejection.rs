@@ -7,7 +7,7 @@ use envoy_types::pb::google::protobuf::{Any, ListValue};
 use envoy_types::pb::google::rpc::{Code, Status};
 use envoy_types::util::pack_any;
 use gauze_model::{Kind, Origin};
-use prost::{Message, Name as _};
+use prost::Message;
 
 use crate::metadata::{origin_from_list, origin_to_list};
 
@@ -107,7 +107,7 @@ impl prost::Name for BadRequest {
     const PACKAGE: &'static str = "google.rpc";
 
     fn type_url() -> String {
-        format!("type.googleapis.com/{}", BadRequest::full_name())
+        "type.googleapis.com/google.rpc.BadRequest".to_owned()
     }
 }
 

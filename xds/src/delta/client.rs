@@ -70,7 +70,8 @@ impl DeltaClient {
 
     /// Asks for a listener, and from then on for all that it leads to. Without a stream, drop the requests.
     pub fn want(&mut self, name: Name) -> Vec<DeltaDiscoveryRequest> {
-        self.wanted.extend(KINDS.into_iter().filter(|kind| name.is_of(*kind)).map(|kind| (kind, name.clone())));
+        self.wanted
+            .extend(KINDS.into_iter().filter(|kind| name.is_of(*kind)).map(|kind| (kind, name.clone())));
         self.follow(Change::default(), None)
     }
 
@@ -163,10 +164,8 @@ impl DeltaClient {
             return Err(rejected(kind, text, "never asked for"));
         };
         let (_, read) = from_xds(kind, resource)?;
-        *entry = Entry {
-            last: Last::Held { version: resource.version.clone(), resource: read },
-            rejection: None,
-        };
+        *entry =
+            Entry { last: Last::Held { version: resource.version.clone(), resource: read }, rejection: None };
         self.pending.insert(key);
         Ok(())
     }
@@ -359,11 +358,5 @@ fn names_of(kind: Kind, keys: &[Key]) -> Vec<String> {
 }
 
 fn rejected(kind: Kind, name: &str, problem: impl ToString) -> Rejection {
-    Rejection {
-        kind,
-        name: name.to_owned(),
-        path: String::new(),
-        problem: problem.to_string(),
-        origin: None,
-    }
+    Rejection { kind, name: name.to_owned(), path: String::new(), problem: problem.to_string(), origin: None }
 }

@@ -118,7 +118,8 @@ impl DeltaServer {
         };
         if let Some(sent) = self.take_sent(kind, &response_nonce) {
             heard.acknowledged = true;
-            heard.rejections = error_detail.map(|status| rejection::from_status(kind, &status)).unwrap_or_default();
+            heard.rejections =
+                error_detail.map(|status| rejection::from_status(kind, &status)).unwrap_or_default();
             self.acknowledge(sent, &heard.rejections);
         }
         for name in &resource_names_unsubscribe {
@@ -238,9 +239,11 @@ impl DeltaServer {
     fn responses(&mut self, mut news: HashMap<Kind, News>) -> Vec<DeltaDiscoveryResponse> {
         let mut responses = Vec::new();
         for kind in KINDS {
-            let resources = news.get_mut(&kind).map(|news| mem::take(&mut news.resources)).unwrap_or_default();
+            let resources =
+                news.get_mut(&kind).map(|news| mem::take(&mut news.resources)).unwrap_or_default();
             for resources in portions(resources) {
-                let carried = resources.iter().map(|it| (it.name.clone(), Holding::Version(it.version.clone())));
+                let carried =
+                    resources.iter().map(|it| (it.name.clone(), Holding::Version(it.version.clone())));
                 let carried = carried.collect();
                 let resources = resources.iter().map(|it| it.resource.clone()).collect();
                 responses.push(self.response(kind, resources, Vec::new(), carried));

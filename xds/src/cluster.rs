@@ -1,0 +1,324 @@
+//! Clusters: Envoy's `Cluster`, whose endpoints come by EDS under the same name.
+//!
+//! Endpoints are dialled with mesh TLS unless their group is marked as plain. Envoy has no peak-EWMA among its own
+//! policies, so it is offered a list, takes the first one that it knows, and balances by least requests. A port whose
+//! protocol is not declared is opaque to Envoy.
+
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
+};
+use envoy_types::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
+use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf;
+use envoy_types::util::pack_any;
+use gauze_model::cluster::{Balance, CONNECT_TIMEOUT, Limits};
+use gauze_model::listener::PortProtocol;
+use gauze_model::{Cluster, Name};
+
+use crate::endpoint::plain_match;
+use crate::metadata::{Facts, string, string_of};
+use crate::path::{At as _, Fault, Read, refuse, required, same};
+use crate::tls;
+use crate::values::{ads, duration, protocol_word, read_ads, read_duration, read_protocol, uint, unpack};
+
+pub(crate) fn write(name: &Name, of: &Cluster) -> cluster::Cluster {
+    let Cluster { origin, protocol, balance, limits, connect_timeout } = of;
+    let (lb_policy, load_balancing_policy) = write_balance(*balance);
+    let facts = Facts::origin(origin).with("protocol", string(protocol_word(*protocol)));
+    cluster::Cluster {
+        name: name.to_string(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
+        connect_timeout: Some(duration(*connect_timeout)),
+        lb_policy,
+        load_balancing_policy,
+        common_lb_config: Some(no_panic()),
+        circuit_breakers: Some(write_limits(*limits)),
+        typed_extension_protocol_options: http_options(*protocol),
+        transport_socket_matches: transport_sockets(*protocol),
+        metadata: Some(facts.into_metadata()),
+        ..cluster::Cluster::default()
+    }
+}
+
+pub(crate) fn read(of: cluster::Cluster) -> Read<Cluster> {
+    let mut facts = Facts::read(of.metadata.clone()).at("metadata")?;
+    let origin = facts.take_origin().at("metadata")?;
+    let protocol = facts.take("protocol", |value| string_of(value).and_then(|word| read_protocol(&word)));
+    let protocol = protocol.at("metadata")?.unwrap_or_default();
+    facts.end().at("metadata")?;
+    let (balance, limits, connect_timeout) = read_settings(of, protocol).by(&origin)?;
+    Ok(Cluster { origin, protocol, balance, limits, connect_timeout })
+}
+
+fn read_settings(
+    of: cluster::Cluster,
+    protocol: PortProtocol,
+) -> Read<(Balance, Limits, std::time::Duration)> {
+    let cluster::Cluster {
+        transport_socket_matches,
+        transport_socket_matcher,
+        name: _,          // compared with the resource's by the caller
+        alt_stat_name: _, // a label of statistics
+        stats_matcher,
+        eds_cluster_config,
+        connect_timeout,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        lb_policy,
+        load_assignment,
+        health_checks,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init,
+        outlier_detection,
+        cleanup_interval,
+        upstream_bind_config,
+        lb_subset_config,
+        common_lb_config,
+        transport_socket,
+        metadata: _, // read by the caller
+        protocol_selection,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters,
+        load_balancing_policy,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets,
+        upstream_config,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+        cluster_discovery_type,
+        lb_config,
+    } = of;
+    refuse!(transport_socket_matcher, stats_matcher, per_connection_buffer_limit_bytes);
+    refuse!(per_connection_buffer_high_watermark_timeout, load_assignment, health_checks);
+    refuse!(max_requests_per_connection, upstream_http_protocol_options, common_http_protocol_options);
+    refuse!(http_protocol_options, http2_protocol_options, dns_refresh_rate, dns_jitter);
+    refuse!(dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers);
+    refuse!(use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config);
+    refuse!(wait_for_warm_on_init, outlier_detection, cleanup_interval, upstream_bind_config);
+    refuse!(lb_subset_config, transport_socket, protocol_selection, upstream_connection_options);
+    refuse!(close_connections_on_host_health_failure, ignore_health_on_host_removal, filters);
+    refuse!(lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config);
+    refuse!(track_cluster_stats, preconnect_policy, connection_pool_per_downstream_connection);
+    refuse!(queuing_policies, lb_config);
+    let eds = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32));
+    same(&cluster_discovery_type, &eds).at("cluster_discovery_type")?;
+    read_eds(eds_cluster_config).at("eds_cluster_config")?;
+    same(&common_lb_config, &Some(no_panic())).at("common_lb_config")?;
+    same(&typed_extension_protocol_options, &http_options(protocol))
+        .at("typed_extension_protocol_options")?;
+    same(&transport_socket_matches, &transport_sockets(protocol)).at("transport_socket_matches")?;
+    let connect_timeout = connect_timeout.map(|timeout| read_duration(timeout).at("connect_timeout"));
+    Ok((
+        read_balance(lb_policy, load_balancing_policy)?,
+        read_limits(circuit_breakers).at("circuit_breakers")?,
+        connect_timeout.transpose()?.unwrap_or(CONNECT_TIMEOUT),
+    ))
+}
+
+fn read_eds(config: Option<EdsClusterConfig>) -> Read<()> {
+    let EdsClusterConfig { eds_config, service_name } = required(config)?;
+    refuse!(service_name);
+    read_ads(eds_config).at("eds_config")
+}
+
+/// Endpoints that are not chosen first are chosen only while no other can be; Envoy would by default use all of them
+/// once less than half can be.
+fn no_panic() -> CommonLbConfig {
+    CommonLbConfig { healthy_panic_threshold: Some(Percent { value: 0.0 }), ..CommonLbConfig::default() }
+}
+
+// Balancing.
+
+/// Our peak-EWMA, as an extension of Envoy's list of policies.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct PeakEwma {
+    #[prost(message, optional, tag = "1")]
+    start: Option<protobuf::Duration>,
+    #[prost(message, optional, tag = "2")]
+    decay: Option<protobuf::Duration>,
+}
+
+impl prost::Name for PeakEwma {
+    const NAME: &'static str = "PeakEwma";
+    const PACKAGE: &'static str = "gauze.v1alpha1";
+
+    fn type_url() -> String {
+        "type.googleapis.com/gauze.v1alpha1.PeakEwma".to_owned()
+    }
+}
+
+fn write_balance(balance: Balance) -> (i32, Option<cluster::LoadBalancingPolicy>) {
+    let policy = match balance {
+        Balance::PeakEwma { start, decay } => {
+            let ours = PeakEwma { start: Some(duration(start)), decay: Some(duration(decay)) };
+            let policies = vec![
+                extension("gauze.peak_ewma", pack_any(ours)),
+                extension("envoy.load_balancing_policies.least_request", pack_any(LeastRequest::default())),
+            ];
+            let policy = LbPolicy::LoadBalancingPolicyConfig;
+            return (policy as i32, Some(cluster::LoadBalancingPolicy { policies }));
+        }
+        Balance::RoundRobin => LbPolicy::RoundRobin,
+        Balance::LeastRequest => LbPolicy::LeastRequest,
+        Balance::Random => LbPolicy::Random,
+    };
+    (policy as i32, None)
+}
+
+fn extension(name: &str, config: protobuf::Any) -> Policy {
+    let config = core::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(config) };
+    Policy { typed_extension_config: Some(config) }
+}
+
+fn read_balance(policy: i32, list: Option<cluster::LoadBalancingPolicy>) -> Read<Balance> {
+    if let Some(cluster::LoadBalancingPolicy { policies }) = list {
+        return read_policies(policies).at("policies").at("load_balancing_policy");
+    }
+    match LbPolicy::try_from(policy) {
+        Ok(LbPolicy::RoundRobin) => Ok(Balance::RoundRobin),
+        Ok(LbPolicy::LeastRequest) => Ok(Balance::LeastRequest),
+        Ok(LbPolicy::Random) => Ok(Balance::Random),
+        _ => Err(Fault::unsupported("lb_policy")),
+    }
+}
+
+/// The first policy of a list that is known counts (so Envoy); what follows is for others.
+fn read_policies(policies: Vec<Policy>) -> Read<Balance> {
+    let configs = policies.into_iter().filter_map(|policy| policy.typed_extension_config?.typed_config);
+    for (index, config) in configs.enumerate() {
+        if config.type_url == <PeakEwma as prost::Name>::type_url() {
+            return read_peak_ewma(&config).at("typed_extension_config.typed_config").item(index);
+        }
+    }
+    Err(Fault::new("none of them is supported"))
+}
+
+fn read_peak_ewma(config: &protobuf::Any) -> Read<Balance> {
+    let PeakEwma { start, decay } = unpack(config)?;
+    let start = required(start).and_then(read_duration).at("start")?;
+    let decay = required(decay).and_then(read_duration).at("decay")?;
+    Ok(Balance::PeakEwma { start, decay })
+}
+
+// Limits.
+
+fn write_limits(limits: Limits) -> cluster::CircuitBreakers {
+    let Limits { connections, pending, requests } = limits;
+    let thresholds = Thresholds {
+        max_connections: uint(connections),
+        max_pending_requests: uint(pending),
+        max_requests: uint(requests),
+        ..Thresholds::default()
+    };
+    cluster::CircuitBreakers { thresholds: vec![thresholds], ..cluster::CircuitBreakers::default() }
+}
+
+fn read_limits(breakers: Option<cluster::CircuitBreakers>) -> Read<Limits> {
+    let cluster::CircuitBreakers { thresholds, per_host_thresholds } = breakers.unwrap_or_default();
+    refuse!(per_host_thresholds);
+    let mut thresholds = thresholds.into_iter();
+    let limits = thresholds.next().map(read_threshold).transpose().item(0).at("thresholds")?;
+    match thresholds.next() {
+        Some(_) => Err(Fault::unsupported("thresholds[1]")),
+        None => Ok(limits.unwrap_or_default()),
+    }
+}
+
+fn read_threshold(thresholds: Thresholds) -> Read<Limits> {
+    let Thresholds {
+        priority,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining: _, // for statistics
+        max_connection_pools,
+    } = thresholds;
+    refuse!(priority, max_retries, retry_budget, max_connection_pools);
+    let Limits { connections, pending, requests } = Limits::default();
+    Ok(Limits {
+        connections: max_connections.map_or(connections, |limit| limit.value),
+        pending: max_pending_requests.map_or(pending, |limit| limit.value),
+        requests: max_requests.map_or(requests, |limit| limit.value),
+    })
+}
+
+// How endpoints are dialled.
+
+/// Envoy speaks HTTP/1.1 unless it is told otherwise.
+fn http_options(protocol: PortProtocol) -> HashMap<String, protobuf::Any> {
+    if !speaks_http2(protocol) {
+        return HashMap::new();
+    }
+    let http2 = ProtocolConfig::Http2ProtocolOptions(core::Http2ProtocolOptions::default());
+    let explicit = ExplicitHttpConfig { protocol_config: Some(http2) };
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..HttpProtocolOptions::default()
+    };
+    HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack_any(options))])
+}
+
+/// What is marked as plain is dialled as it is, everything else with mesh TLS: a mistake in a mark costs
+/// a connection, never its secrecy.
+fn transport_sockets(protocol: PortProtocol) -> Vec<TransportSocketMatch> {
+    let alpn = match protocol {
+        PortProtocol::Http => tls::HTTP1,
+        PortProtocol::Http2 | PortProtocol::Grpc => tls::HTTP2,
+        PortProtocol::Detect | PortProtocol::Tls | PortProtocol::Opaque => tls::TCP,
+    };
+    let raw = core::TransportSocket {
+        name: "envoy.transport_sockets.raw_buffer".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(pack_any(RawBuffer {}))),
+    };
+    let plain = TransportSocketMatch {
+        name: "plain".to_owned(),
+        r#match: Some(plain_match()),
+        transport_socket: Some(raw),
+    };
+    let mesh = TransportSocketMatch {
+        name: "mesh".to_owned(),
+        r#match: None,
+        transport_socket: Some(tls::upstream(alpn)),
+    };
+    vec![plain, mesh]
+}
+
+fn speaks_http2(protocol: PortProtocol) -> bool {
+    matches!(protocol, PortProtocol::Http2 | PortProtocol::Grpc)
+}
