@@ -153,11 +153,15 @@ pub(super) fn field_error(error: httparse::Error, head: &[u8]) -> Option<Malform
     }
 }
 
-/// Whether the request line ends with some `HTTP/<digit>.<digit>`.
+/// Whether the request line has three words, the last of which is some `HTTP/<digit>.<digit>`.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    let digits = word.strip_prefix(b"HTTP/").unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(_), Some(_), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
+    let digits = version.strip_prefix(b"HTTP/").unwrap_or_default();
     matches!(digits, [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
