@@ -5,11 +5,13 @@
 //!
 //! The modules, in reading order:
 
+pub mod balance; // which endpoint serves a request
 pub mod cluster; // a backend: its endpoints, limits and expectations
 pub mod codes; // the register of problem codes
 pub mod detect; // what the first bytes of a connection speak
 pub mod framing; // where HTTP/1 messages begin and end
 pub mod identity; // SPIFFE ids
+pub mod limits; // whether a cluster lets something more in
 pub mod listener; // where a connection goes: inbound and outbound
 pub mod name; // what a resource is called on the wire
 pub mod origin; // the user's object and field behind it

@@ -1,11 +1,29 @@
 //! Which rule carries a request. A table is in Envoy's form (virtual hosts of ordered rules), so that
-//! what `gauze explain` shows is what crosses the wire; [`precedence`](RouteMatch) orders Gateway API rules into it.
+//! what `gauze explain` shows is what crosses the wire; [`RouteTable::new`] orders Gateway API rules into it.
+//!
+//! Here are the types and [`route`]; each part of a decision has a file of its own below.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use regex::Regex;
 
 use crate::name::Name;
 use crate::origin::Origin;
+use crate::why::{Reason, Why};
+
+mod change; // headers, paths and locations, changed on the way
+mod host; // hosts, as requests name them and as rules ask for them
+mod index; // the rules that can match, without a look at the others
+mod matches; // whether one rule matches
+mod order; // Gateway API rules in order of precedence
+mod split; // one backend of many, by weight
+
+pub use host::host_of;
+pub use matches::Mismatch;
+pub use order::precedence;
+pub(crate) use split::scale;
+pub use split::{share, split};
+
+use index::Index;
 
 /// All rules of one Service port (Envoy `RouteConfiguration`).
 ///
@@ -17,6 +35,7 @@ pub struct RouteTable<C = Name> {
     pub origin: Origin,
     /// A request sees the rules of the one host that fits best.
     hosts: Vec<VirtualHost<C>>,
+    index: Index,
 }
 
 /// The rules for some hosts, in order of precedence: the first that matches carries the request.
@@ -155,7 +174,8 @@ pub struct Redirect {
 impl<C> RouteTable<C> {
     /// A table as it stands on the wire: the rules of each host are in order of precedence.
     pub fn from_hosts(origin: Origin, hosts: Vec<VirtualHost<C>>) -> RouteTable<C> {
-        RouteTable { origin, hosts }
+        let index = Index::of(&hosts);
+        RouteTable { origin, hosts, index }
     }
 
     /// The virtual hosts, in the order in which they were given.
@@ -221,6 +241,66 @@ impl Backend {
     }
 }
 
+/// What a decision looks at in a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'r> {
+    /// The method.
+    pub method: &'r Method,
+    /// Host, or `:authority`, with or without a port; empty if the request names none.
+    pub authority: &'r str,
+    /// The path as it stands in the request, without the query.
+    pub path: &'r str,
+    /// What stands behind the first `?`.
+    pub query: Option<&'r str>,
+    /// All headers.
+    pub headers: &'r HeaderMap,
+}
+
+/// The rule that carries a request: the first that matches, of the virtual host that fits best.
+pub fn route<'t, C>(
+    table: &'t RouteTable<C>,
+    head: &RequestHead<'_>,
+    why: &mut impl Why,
+) -> Option<&'t RouteRule<C>> {
+    let host = host_of(head.authority);
+    let Some(at) = table.index.host(&host) else {
+        why.note(|| Reason::new("route", "no rule", format!("no rule is for the host `{host}`")));
+        return None;
+    };
+    let rules = &table.hosts[at].rules;
+    let found = match table.index.rules(at, head.path) {
+        Some(candidates) => first_match(candidates.map(|at| &rules[at]), head, why),
+        None => first_match(rules.iter(), head, why),
+    };
+    if found.is_none() {
+        why.note(|| Reason::new("route", "no rule", format!("no rule for the host `{host}` matches")));
+    }
+    found
+}
+
+/// Notes the rules that came close: those for this path.
+fn first_match<'t, C: 't>(
+    mut rules: impl Iterator<Item = &'t RouteRule<C>>,
+    head: &RequestHead<'_>,
+    why: &mut impl Why,
+) -> Option<&'t RouteRule<C>> {
+    rules.find(|rule| match rule.matches.mismatch(head) {
+        None => {
+            why.note(|| {
+                Reason::new("route", rule.origin.to_string(), rule.matches.to_string()).by(&rule.origin)
+            });
+            true
+        }
+        Some(Mismatch::Path) => false,
+        Some(mismatch) => {
+            why.note(|| {
+                Reason::new("route", format!("not {}", rule.origin), mismatch.to_string()).by(&rule.origin)
+            });
+            false
+        }
+    })
+}
+
 /// Largest compiled size of a pattern, in bytes: what hostile configuration may cost.
 const PATTERN_SIZE_MAX: usize = 64 * 1024;
 
@@ -253,3 +333,6 @@ impl PartialEq for Pattern {
 }
 
 impl Eq for Pattern {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Which endpoint of a cluster serves a request. Loads, draws and time are arguments: the data path
+//! keeps the live state, this decides. Nothing here allocates for a pick.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::Balance;
+use crate::route::scale;
+
+/// What is known of an endpoint at the moment of a pick.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Requests in flight to it, or connections open to it where it is opaque.
+    pub in_flight: u32,
+    /// What it is believed to take for a request, in seconds ([`Ewma::at`]); only peak-EWMA asks.
+    pub seconds: f64,
+}
+
+/// The weights of a cluster's endpoints, prepared once for many picks.
+///
+/// Endpoints of weight 0 are never chosen while another can be: only if all weights are 0, all count
+/// the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// `ends[i]` is the sum of the weights up to and with `i`, divided by what they have in common.
+    ends: Vec<u64>,
+    /// How far round robin goes from turn to turn: prime to the sum, near the golden section of it.
+    stride: u64,
+}
+
+/// The endpoint to use, by its position; `None` if there is none.
+///
+/// `load` tells the load of an endpoint by position. `draws` are two numbers, each as likely as any
+/// other; `turn` is one more at each pick, and may begin anywhere.
+pub fn pick(
+    balance: &Balance,
+    shares: &Shares,
+    load: impl Fn(usize) -> Load,
+    draws: [u32; 2],
+    turn: u32,
+) -> Option<usize> {
+    match balance {
+        Balance::Random => shares.draw(draws[0]),
+        Balance::RoundRobin => shares.turn(turn),
+        Balance::LeastRequest => shares.lighter_of_two(draws, |at| crowding(shares, at, load(at))),
+        Balance::PeakEwma { .. } => {
+            shares.lighter_of_two(draws, |at| load(at).seconds * (1.0 + crowding(shares, at, load(at))))
+        }
+    }
+}
+
+/// Requests in flight, measured by the share that an endpoint should have.
+fn crowding(shares: &Shares, at: usize, load: Load) -> f64 {
+    f64::from(load.in_flight) / shares.relative_weight(at)
+}
+
+impl Shares {
+    /// Prepares the weights of endpoints, in their order.
+    pub fn new(weights: impl IntoIterator<Item = u32>) -> Shares {
+        let mut weights: Vec<u64> = weights.into_iter().map(u64::from).collect();
+        if weights.iter().all(|weight| *weight == 0) {
+            weights.fill(1);
+        }
+        let common = weights.iter().fold(0, |common, weight| greatest_common_divisor(common, *weight)).max(1);
+        let mut sum = 0;
+        for weight in &mut weights {
+            sum += *weight / common;
+            *weight = sum;
+        }
+        Shares { ends: weights, stride: stride(sum) }
+    }
+
+    fn sum(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// The endpoint at a point below the sum.
+    fn at(&self, point: u64) -> usize {
+        self.ends.partition_point(|end| *end <= point)
+    }
+
+    fn draw(&self, draw: u32) -> Option<usize> {
+        (self.sum() > 0).then(|| self.at(scale(draw, self.sum())))
+    }
+
+    /// As many turns as the sum of the weights give each endpoint exactly its weight, well mixed.
+    fn turn(&self, turn: u32) -> Option<usize> {
+        let sum = u128::from(self.sum());
+        let point = (u128::from(turn) * u128::from(self.stride)).checked_rem(sum)?;
+        Some(self.at(point as u64))
+    }
+
+    /// Draws two different endpoints by weight, and takes the second only if it is lighter.
+    fn lighter_of_two(&self, draws: [u32; 2], cost: impl Fn(usize) -> f64) -> Option<usize> {
+        let first = self.draw(draws[0])?;
+        let Some(second) = self.draw_without(first, draws[1]) else {
+            return Some(first);
+        };
+        Some(if cost(second) < cost(first) { second } else { first })
+    }
+
+    /// An endpoint other than `taken`; `None` if no other has a weight.
+    fn draw_without(&self, taken: usize, draw: u32) -> Option<usize> {
+        let (start, end) = (self.start(taken), self.ends[taken]);
+        let rest = self.sum() - (end - start);
+        let point = scale(draw, rest);
+        (rest > 0).then(|| self.at(if point < start { point } else { point + (end - start) }))
+    }
+
+    fn start(&self, at: usize) -> u64 {
+        if at == 0 { 0 } else { self.ends[at - 1] }
+    }
+
+    /// 1 where all weights are equal.
+    fn relative_weight(&self, at: usize) -> f64 {
+        let weight = self.ends[at] - self.start(at);
+        weight as f64 * self.ends.len() as f64 / self.sum() as f64
+    }
+}
+
+fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Going on by a number prime to the sum meets every point once in each round; near the golden
+/// section, neighbours in time are far from each other in place.
+fn stride(sum: u64) -> u64 {
+    const GOLDEN_SECTION: f64 = 0.618_033_988_749_895;
+    let near = (sum as f64 * GOLDEN_SECTION) as u64;
+    (near.max(1)..).find(|candidate| greatest_common_divisor(*candidate, sum) <= 1).unwrap_or(1)
+}
+
+/// What an endpoint is believed to take for a request: rises at once to a peak, and forgets it slowly
+/// (Finagle's and Linkerd's peak-EWMA).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ewma {
+    seconds: f64,
+    measured: Instant,
+}
+
+impl Ewma {
+    /// What is believed before anything was measured.
+    pub fn new(start: Duration, now: Instant) -> Ewma {
+        Ewma { seconds: start.as_secs_f64(), measured: now }
+    }
+
+    /// The belief after a request took `took` and ended at `now`.
+    #[must_use]
+    pub fn observe(self, took: Duration, now: Instant, decay: Duration) -> Ewma {
+        let took = took.as_secs_f64();
+        let kept = self.kept(now, decay);
+        let mixed = self.seconds * kept + took * (1.0 - kept);
+        Ewma { seconds: if took > self.seconds { took } else { mixed }, measured: now }
+    }
+
+    /// The belief at `now`, in seconds. It fades while nothing is measured, so that an endpoint that
+    /// was slow once is tried again.
+    pub fn at(self, now: Instant, decay: Duration) -> f64 {
+        self.seconds * self.kept(now, decay)
+    }
+
+    /// How much of an old belief is left: 1 at once, 1/e after `decay`.
+    fn kept(self, now: Instant, decay: Duration) -> f64 {
+        let elapsed = now.saturating_duration_since(self.measured).as_secs_f64();
+        (-elapsed / decay.as_secs_f64().max(f64::MIN_POSITIVE)).exp()
+    }
+}

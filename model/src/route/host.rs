@@ -1,0 +1,70 @@
+//! Hosts, as requests name them and as rules ask for them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::HostPattern;
+
+/// The host that an authority names: without port and final dot, in lower case.
+pub fn host_of(authority: &str) -> Cow<'_, str> {
+    let host = match authority.rfind([':', ']']) {
+        Some(at) if authority[at..].starts_with(':') => &authority[..at],
+        _ => authority,
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+impl HostPattern {
+    /// Whether the rules for this pattern are for `host`, which is as [`host_of`] gives it.
+    pub fn fits(&self, host: &str) -> bool {
+        match self {
+            HostPattern::Exact(exact) => exact == host,
+            HostPattern::Wildcard(suffix) => is_below(host, suffix),
+            HostPattern::Any => true,
+        }
+    }
+
+    /// Whether every host that `other` fits is also one of this pattern.
+    pub fn covers(&self, other: &HostPattern) -> bool {
+        match (self, other) {
+            (HostPattern::Any, _) => true,
+            (_, HostPattern::Any) => false,
+            (HostPattern::Exact(_), _) => self == other,
+            (HostPattern::Wildcard(_), HostPattern::Exact(host)) => self.fits(host),
+            (HostPattern::Wildcard(suffix), HostPattern::Wildcard(other)) => {
+                suffix == other || is_below(other, suffix)
+            }
+        }
+    }
+
+    /// Orders the more specific before the less (Gateway API: exact, then the longest wildcard).
+    pub fn specificity(&self) -> impl Ord + use<> {
+        std::cmp::Reverse(match self {
+            HostPattern::Exact(host) => (2, host.len()),
+            HostPattern::Wildcard(suffix) => (1, suffix.len()),
+            HostPattern::Any => (0, 0),
+        })
+    }
+}
+
+/// One or more labels, then the suffix.
+fn is_below(host: &str, suffix: &str) -> bool {
+    host.strip_suffix(suffix)
+        .and_then(|labels| labels.strip_suffix('.'))
+        .is_some_and(|labels| !labels.is_empty())
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Exact(host) => f.write_str(host),
+            HostPattern::Wildcard(suffix) => write!(f, "*.{suffix}"),
+            HostPattern::Any => f.write_str("*"),
+        }
+    }
+}
