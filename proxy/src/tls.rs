@@ -7,26 +7,30 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use gauze_model::SpiffeId;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{Acceptor, NoServerSessionStorage, ServerConfig};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    AlertDescription, CertificateError, CommonState, DigitallySignedStruct, DistinguishedName, Error,
-    SignatureScheme, version::TLS13,
-};
+use rustls::version::TLS13;
+use rustls::{AlertDescription, CertificateError, CommonState, Error};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use webpki::anchor_from_trusted_cert;
 
 use crate::stream::{Mesh, Stream};
+
+mod hello; // whose TLS it is
+mod verify; // whom the other side is
+
+pub use hello::{HELLO_MAX, Hello, hello};
+pub use verify::IdentityProblem;
+
+use verify::{Expected, PeerVerifier, Roots, not_after};
 
 /// What is spoken inside mesh TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,19 +85,6 @@ pub enum CredentialsError {
     Identity(#[from] IdentityProblem),
 }
 
-/// A leaf that does not name one workload.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IdentityProblem {
-    #[error("the certificate has {0} URI names instead of one")]
-    NotOne(usize),
-    #[error("the certificate's name {0}")]
-    NotSpiffe(gauze_model::identity::NotAnIdentity),
-    #[error("{found} is not of trust domain `{wanted}`")]
-    TrustDomain { wanted: String, found: SpiffeId },
-    #[error("the peer is {found}, not {wanted}")]
-    Other { wanted: SpiffeId, found: SpiffeId },
-}
-
 /// A handshake that failed; says whose side it was.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -138,8 +129,6 @@ struct Live {
     roots: Roots,
     expiry: SystemTime,
 }
-
-type Roots = Arc<Vec<TrustAnchor<'static>>>;
 
 impl Tls {
     /// Without credentials: every handshake fails until they are set.
@@ -187,10 +176,13 @@ impl Tls {
         let config = client_config(verifier.clone(), Some(live.certified.clone()), alpn.id());
         let (plain, ends) =
             Stream::plain(tcp).map_err(TlsError::Io)?.into_plain().map_err(|_| TlsError::AlreadyTls)?;
-        let tls = TlsConnector::from(config)
-            .connect(unnamed(), plain)
-            .await
-            .map_err(|error| verifier.explain(error))?;
+        let tls =
+            TlsConnector::from(config).connect(unnamed(), plain).await.map_err(
+                |error| match TlsError::from(error) {
+                    TlsError::Identity(None) => TlsError::Identity(verifier.refused()),
+                    other => other,
+                },
+            )?;
         let mesh = live.mesh(tls.get_ref().1, &self.trust_domain)?;
         Ok(Stream::over_client(tls, mesh, ends))
     }
@@ -306,189 +298,6 @@ fn client_config(
     Arc::new(config)
 }
 
-/// When a certificate expires. webpki tells it only in refusing: a path is checked from the leaf on, its
-/// validity first, so nothing is verified here.
-fn not_after(leaf: &CertificateDer<'_>) -> Result<SystemTime, webpki::Error> {
-    let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX >> 1));
-    let usage = KeyUsage::client_auth();
-    match EndEntityCert::try_from(leaf)?.verify_for_usage(&[], &[], &[], end_of_time, usage, None, None) {
-        Err(webpki::Error::CertExpired { not_after, .. }) => {
-            Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(not_after.as_secs()))
-        }
-        Err(problem) => Err(problem),
-        Ok(_) => Err(webpki::Error::InvalidCertValidity),
-    }
-}
-
-/// Whom a handshake may end with.
-#[derive(Clone, Debug)]
-enum Expected {
-    /// Any workload of this trust domain.
-    Anyone(Arc<str>),
-    Exactly(SpiffeId),
-}
-
-impl Expected {
-    fn check(&self, leaf: &CertificateDer<'_>) -> Result<SpiffeId, IdentityProblem> {
-        let found = identity_of(leaf)?;
-        match self {
-            Expected::Anyone(domain) if found.trust_domain != **domain => {
-                Err(IdentityProblem::TrustDomain { wanted: domain.to_string(), found })
-            }
-            Expected::Exactly(wanted) if found != *wanted => {
-                Err(IdentityProblem::Other { wanted: wanted.clone(), found })
-            }
-            Expected::Anyone(_) | Expected::Exactly(_) => Ok(found),
-        }
-    }
-}
-
-/// The one identity that a leaf names (X509-SVID, section 2: exactly one URI SAN).
-fn identity_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, IdentityProblem> {
-    let certificate = EndEntityCert::try_from(leaf).map_err(|_| IdentityProblem::NotOne(0))?;
-    let names: Vec<&str> = certificate.valid_uri_names().collect();
-    let [name] = names[..] else {
-        return Err(IdentityProblem::NotOne(names.len()));
-    };
-    name.parse().map_err(IdentityProblem::NotSpiffe)
-}
-
-/// Checks the certificate of the other side, whichever that is.
-#[derive(Debug)]
-struct PeerVerifier {
-    roots: Roots,
-    expected: Expected,
-    algorithms: WebPkiSupportedAlgorithms,
-    /// Why an identity was refused. rustls carries no such text, and says `access_denied` to the peer
-    /// only for an error without one.
-    refused: OnceLock<IdentityProblem>,
-}
-
-impl PeerVerifier {
-    fn new(roots: Roots, expected: Expected) -> Arc<PeerVerifier> {
-        let algorithms = provider().signature_verification_algorithms;
-        Arc::new(PeerVerifier { roots, expected, algorithms, refused: OnceLock::new() })
-    }
-
-    fn verify(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-        usage: KeyUsage,
-    ) -> Result<(), Error> {
-        EndEntityCert::try_from(leaf)
-            .and_then(|leaf| {
-                let algorithms = self.algorithms.all;
-                leaf.verify_for_usage(algorithms, &self.roots, intermediates, now, usage, None, None)
-                    .map(drop)
-            })
-            .map_err(certificate_error)?;
-        self.expected.check(leaf).map(drop).map_err(|problem| {
-            tracing::debug!(%problem, "peer refused");
-            let _ = self.refused.set(problem);
-            CertificateError::ApplicationVerificationFailure.into()
-        })
-    }
-
-    /// Adds what the verifier knows to a failed handshake of the one connection that it was made for.
-    fn explain(&self, error: io::Error) -> TlsError {
-        match TlsError::from(error) {
-            TlsError::Identity(None) => TlsError::Identity(self.refused.get().cloned()),
-            other => other,
-        }
-    }
-}
-
-fn certificate_error(problem: webpki::Error) -> Error {
-    use webpki::Error as P;
-    let problem = match problem {
-        P::CertExpired { .. } => CertificateError::Expired,
-        P::CertNotValidYet { .. } => CertificateError::NotValidYet,
-        P::UnknownIssuer => CertificateError::UnknownIssuer,
-        P::BadDer | P::BadDerTime => CertificateError::BadEncoding,
-        // A root of the same name with another key: not a root of this mesh either.
-        P::InvalidSignatureForPublicKey => CertificateError::UnknownIssuer,
-        P::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
-        other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
-    };
-    problem.into()
-}
-
-impl ServerCertVerifier for PeerVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.verify(end_entity, intermediates, now, KeyUsage::server_auth())?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2 is not spoken in the mesh".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-impl ClientCertVerifier for PeerVerifier {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.verify(end_entity, intermediates, now, KeyUsage::client_auth())?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        ServerCertVerifier::verify_tls12_signature(self, message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
 impl From<io::Error> for TlsError {
     /// Finds the TLS error in an I/O error of a handshake, or of the first read after it.
     fn from(error: io::Error) -> TlsError {
@@ -512,42 +321,5 @@ impl From<io::Error> for TlsError {
     }
 }
 
-/// What a connection that begins with TLS wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hello {
-    /// The ClientHello is not whole yet.
-    NeedMore,
-    /// A peer of the mesh: it offers one of our protocols.
-    Mesh,
-    /// The app's own TLS, to be passed through; with the server name that it asks for.
-    Foreign { server_name: Option<String> },
-}
-
-/// Longest ClientHello that is waited for, in bytes; a post-quantum one has about 1.8 KiB.
-pub const HELLO_MAX: usize = 16 * 1024;
-
-/// Looks at a ClientHello without answering it. What cannot be read as one is foreign, never an error:
-/// it is passed through, and the app will say.
-pub fn hello(bytes: &[u8]) -> Hello {
-    let mut acceptor = Acceptor::default();
-    let mut unread = bytes;
-    while !unread.is_empty() {
-        if acceptor.read_tls(&mut unread).is_err() {
-            return Hello::Foreign { server_name: None };
-        }
-        match acceptor.accept() {
-            Ok(Some(accepted)) => return kind_of(&accepted.client_hello()),
-            Ok(None) => {}
-            Err(_) => return Hello::Foreign { server_name: None },
-        }
-    }
-    if bytes.len() < HELLO_MAX { Hello::NeedMore } else { Hello::Foreign { server_name: None } }
-}
-
-fn kind_of(hello: &rustls::server::ClientHello<'_>) -> Hello {
-    let ours = |id: &[u8]| Alpn::of(id).is_some();
-    if hello.alpn().is_some_and(|mut ids| ids.any(ours)) {
-        return Hello::Mesh;
-    }
-    Hello::Foreign { server_name: hello.server_name().map(str::to_owned) }
-}
+#[cfg(test)]
+mod tests;
