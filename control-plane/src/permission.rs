@@ -78,13 +78,17 @@ pub fn permit(
     workload: &Workload,
     subscribed: usize,
 ) -> Result<(), Refusal> {
-    if subscribed + request.resource_names_subscribe.len() > NAMES_MAX
+    let named = request.resource_names_subscribe.len() + request.resource_locators_subscribe.len();
+    let given_up = request.resource_names_unsubscribe.len() + request.resource_locators_unsubscribe.len();
+    if subscribed + named > NAMES_MAX
+        || given_up > NAMES_MAX
         || request.initial_resource_versions.len() > NAMES_MAX
-        || request.resource_names_unsubscribe.len() > NAMES_MAX
     {
         return Err(Refusal::TooManyNames);
     }
-    for text in &request.resource_names_subscribe {
+    // Both fields subscribe.
+    let locators = request.resource_locators_subscribe.iter().map(|locator| &locator.name);
+    for text in request.resource_names_subscribe.iter().chain(locators) {
         if let Ok(name) = text.parse::<Name>() {
             permit_name(&name, workload)?;
         }
@@ -110,6 +114,7 @@ fn permit_name(name: &Name, workload: &Workload) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use crate::world::{MeshSettings, Object};
+    use gauze_xds::discovery::ResourceLocator;
     use serde_json::json;
     use std::sync::Arc;
 
@@ -163,6 +168,10 @@ mod tests {
             ("no name at all", true),
         ] {
             assert_eq!(permit(&asks(&[name]), &web(), 0).is_ok(), expected, "{name}");
+            let locator = ResourceLocator { name: name.to_owned(), ..ResourceLocator::default() };
+            let by_locator =
+                DeltaDiscoveryRequest { resource_locators_subscribe: vec![locator], ..Default::default() };
+            assert_eq!(permit(&by_locator, &web(), 0).is_ok(), expected, "{name}, as a locator");
         }
     }
 
