@@ -167,3 +167,6 @@ impl Ewma {
         (-elapsed / decay.as_secs_f64().max(f64::MIN_POSITIVE)).exp()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,10 +198,11 @@ fn paths() -> impl Strategy<Value = String> {
 }
 
 fn matches() -> impl Strategy<Value = RouteMatch> {
+    let patterns = ["/a.*", "/(a|b)/.*", ".*"].map(|text| Pattern::new(text).unwrap()).to_vec();
     let path = prop_oneof![
         3 => paths().prop_map(PathMatch::Exact),
         3 => paths().prop_map(PathMatch::Prefix),
-        1 => select(vec!["/a.*", "/(a|b)/.*", ".*"]).prop_map(|text| PathMatch::Regex(Pattern::new(text).unwrap())),
+        1 => select(patterns).prop_map(PathMatch::Regex),
     ];
     let method = proptest::option::weighted(0.2, select(vec![Method::GET, Method::POST]));
     let headers = subsequence(vec![header("x-a", "1"), header("x-b", "1")], 0..2);
