@@ -1,14 +1,19 @@
 //! `gauze`: thin commands over the functions that the mesh itself runs. One command, one file.
 
 mod admin; // asks sidecars and control planes
+mod apply; // objects in and out
 mod demo; // the whole mesh on this machine
+mod docs; // problem codes
 mod exit; // exit codes
 mod files; // a directory of YAML
+mod get; // objects and their conditions
 mod output; // tables, JSON, YAML
 mod run; // control plane and sidecar, in this program
+mod source; // a control plane, or files
 mod split; // weights
 mod table; // columns
 mod terminal; // colours, and whether anybody is looking
+mod version; // which release
 
 use std::process::ExitCode;
 
@@ -32,8 +37,18 @@ Exit codes: 0 fine, 1 found problems, 2 wrong usage, 3 cannot reach, 4 timed out
 enum Command {
     /// Run a whole mesh on this machine: control plane, sidecars, a small shop and its load
     Demo(demo::Arguments),
+    /// Show objects, whether they are accepted, and whether they are live
+    Get(get::Arguments),
+    /// Put objects into the directory that the control plane follows
+    Apply(apply::Apply),
+    /// Take an object out of the directory
+    Delete(apply::Delete),
     /// Show TrafficSplits, and move their weights
     Split(split::Arguments),
+    /// Explain a problem code, and how to solve the problem
+    Docs(docs::Arguments),
+    /// Print the version
+    Version(version::Arguments),
     /// Serve as one of the shop's apps
     #[command(hide = true)]
     DemoApp(demo::app::Arguments),
@@ -48,10 +63,15 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Gauze::parse().command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Get(arguments) => block_on(get::run(arguments)),
+        Command::Apply(arguments) => apply::apply(arguments),
+        Command::Delete(arguments) => apply::delete(arguments),
+        Command::Docs(arguments) => docs::run(arguments),
+        Command::Version(arguments) => version::run(arguments),
         Command::Split(arguments) => split::run(arguments),
         Command::DemoApp(arguments) => block_on(demo::app::run(arguments)),
         Command::RunControlPlane(arguments) => run::control_plane(arguments),
-        Command::RunProxy(arguments) => run::proxy(arguments),
+        Command::RunProxy(arguments) => return run::proxy(arguments),
     };
     exit::report(outcome)
 }

@@ -2,6 +2,7 @@
 //! They are the same libraries that `gauze-control-plane` and `gauze-proxy` run.
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -31,9 +32,8 @@ pub(crate) fn control_plane(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 /// Runs a sidecar until it is ended.
-pub(crate) fn proxy(arguments: Arguments) -> anyhow::Result<Exit> {
-    let flags = arguments.begin("gauze-proxy");
-    anyhow::bail!("not yet: {flags:?}")
+pub(crate) fn proxy(arguments: Arguments) -> ExitCode {
+    gauze_proxy::command(arguments.begin("gauze-proxy"))
 }
 
 impl Arguments {

@@ -123,10 +123,16 @@ impl Child {
     /// The end of its log.
     pub(crate) fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");
-        format!("  {last}\n  (its log: {})", self.log.display())
+        format!("  {}\n  (its log: {})", last_lines(&text).join("\n  "), self.log.display())
     }
+}
+
+/// The end of a log; of a panic the beginning, since its end is only a backtrace.
+fn last_lines(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let panic = lines.iter().rposition(|line| line.contains("panicked at"));
+    let from = panic.unwrap_or(lines.len().saturating_sub(LAST_LINES));
+    lines[from..].iter().take(LAST_LINES).copied().collect()
 }
 
 /// Lines of a log that are shown when its child has died.
@@ -139,4 +145,19 @@ pub(crate) fn end_with_parent() {
         while matches!(std::io::stdin().read(&mut nothing), Ok(read) if read > 0) {}
         std::process::exit(0);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_of_a_log_are_shown_or_the_first_of_a_panic() {
+        let log: Vec<String> = (0..20).map(|number| format!("line {number}")).collect();
+        assert_eq!(last_lines(&log.join("\n"))[..2], ["line 12", "line 13"]);
+        let log =
+            format!("{}\nthread 'main' panicked at x.rs:1\nwhy\n{}", log.join("\n"), "at frame\n".repeat(50));
+        assert_eq!(last_lines(&log)[..2], ["thread 'main' panicked at x.rs:1", "why"]);
+        assert!(last_lines("").is_empty());
+    }
 }

@@ -29,25 +29,17 @@ impl Mesh {
     /// Starts everything; when this returns, every sidecar has its certificate and its configuration.
     pub(crate) async fn start(directory: &Path, certificate_life: Duration) -> anyhow::Result<Mesh> {
         let pods = Objects::read(directory)?.pods()?;
-        let state = State::take(directory)?;
+        let mut state = State::take(directory)?;
         check_addresses(&pods)?;
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (control_plane, apps) = tokio::try_join!(
-            start_control_plane(directory, &state.path, anywhere, certificate_life),
-            try_join_all(pods.iter().map(|pod| sidecar::start_app(pod, &state.path))),
-        )?;
+        let started = start_all(directory, &state.path, pods, certificate_life).await;
+        // Somebody will want to read why it does not start.
+        state.keep_logs = started.is_err();
+        let (control_plane, pods) = started?;
         let surroundings =
             Surroundings { state: state.path.clone(), control_plane: control_plane.address("grpc")? };
-        let starts = pods
-            .iter()
-            .zip(&apps)
-            .map(async |(pod, app)| sidecar::start_sidecar(pod, app.address("app")?, &surroundings).await);
-        let sidecars = try_join_all(starts).await?;
-        let running = pods.into_iter().zip(apps).zip(sidecars);
-        let running = running.map(|((pod, app), sidecar)| RunningPod::new(pod, app, sidecar, &state.path));
         let mesh = Mesh {
             directory: directory.to_owned(),
-            pods: running.collect::<anyhow::Result<_>>()?,
+            pods,
             surroundings,
             control_plane: Some(control_plane),
             state,
@@ -148,6 +140,29 @@ impl Mesh {
         }
         Ok(())
     }
+}
+
+async fn start_all(
+    directory: &Path,
+    state: &Path,
+    pods: Vec<Pod>,
+    certificate_life: Duration,
+) -> anyhow::Result<(Child, Vec<RunningPod>)> {
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (control_plane, apps) = tokio::try_join!(
+        start_control_plane(directory, state, anywhere, certificate_life),
+        try_join_all(pods.iter().map(|pod| sidecar::start_app(pod, state))),
+    )?;
+    let surroundings =
+        Surroundings { state: state.to_owned(), control_plane: control_plane.address("grpc")? };
+    let starts = pods
+        .iter()
+        .zip(&apps)
+        .map(async |(pod, app)| sidecar::start_sidecar(pod, app.address("app")?, &surroundings).await);
+    let sidecars = try_join_all(starts).await?;
+    let running = pods.into_iter().zip(apps).zip(sidecars);
+    let running = running.map(|((pod, app), sidecar)| RunningPod::new(pod, app, sidecar, state));
+    Ok((control_plane, running.collect::<anyhow::Result<_>>()?))
 }
 
 async fn start_control_plane(

@@ -1,0 +1,279 @@
+//! `gauze get`: what is in a directory of objects, whether it is accepted, and whether it is live.
+
+use serde_json::Value;
+
+use crate::exit::{Exit, Failure};
+use crate::files;
+use crate::output::{self, Format};
+use crate::source;
+use crate::table::{Cell, Table, Tone};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this kind: split, route, service, pod … [default: what has a status, and what has problems]
+    kind: Option<String>,
+    /// Only this object
+    name: Option<String>,
+    /// Only this namespace
+    #[arg(short, long)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    source: source::Arguments,
+    #[command(flatten)]
+    output: output::Arguments,
+}
+
+/// One line: an object and what is said about one of its parents.
+#[derive(Clone, Debug, PartialEq)]
+struct Row {
+    kind: String,
+    namespace: String,
+    name: String,
+    conditions: Vec<Condition>,
+    problems: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Condition {
+    name: String,
+    status: String,
+    reason: String,
+    message: String,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    let seen = arguments.source.objects().await?;
+    if !seen.live {
+        eprintln!("no control plane runs here: this is what the files say\n");
+    }
+    let chosen = choose(&seen.objects, &arguments)?;
+    let rows: Vec<Row> = chosen.iter().flat_map(|object| rows(object)).collect();
+    let loose = match arguments.kind {
+        None => seen.objects["problems"].as_array().cloned().unwrap_or_default(),
+        Some(_) => Vec::new(),
+    };
+    match arguments.output.format {
+        Format::Table => print_table(&rows, &loose),
+        format => {
+            let objects: Vec<&Value> = chosen;
+            output::print_value(format, &serde_json::json!({ "objects": objects, "problems": loose }))?;
+        }
+    }
+    let broken = !loose.is_empty() || rows.iter().any(Row::is_broken);
+    Ok(if broken { Exit::Problems } else { Exit::Fine })
+}
+
+/// The objects that were asked for.
+fn choose<'o>(objects: &'o Value, arguments: &Arguments) -> Result<Vec<&'o Value>, Failure> {
+    let all = objects["objects"].as_array().map_or(&[][..], Vec::as_slice);
+    let kind = arguments.kind.as_deref().map(kind_named).transpose()?;
+    let (in_name, name) = arguments.name.as_deref().map_or((None, None), |name| {
+        let (namespace, name) = files::split_name(name);
+        (namespace, Some(name))
+    });
+    let namespace = arguments.namespace.as_deref().or(in_name);
+    let wanted = |object: &&Value| {
+        kind.map_or_else(|| has_something_to_say(object), |kind| object["kind"] == kind)
+            && namespace.is_none_or(|namespace| object["namespace"] == namespace)
+            && name.is_none_or(|name| object["name"] == name)
+    };
+    let chosen: Vec<&Value> = all.iter().filter(wanted).collect();
+    if chosen.is_empty() && (name.is_some() || all.is_empty()) {
+        let what = arguments.kind.as_deref().unwrap_or("object");
+        return Err(Failure::Usage(match &arguments.name {
+            Some(name) => format!("there is no {what} {name}; `gauze get {what}` shows those that are there"),
+            None => "there are no objects in this directory".to_owned(),
+        }));
+    }
+    Ok(chosen)
+}
+
+fn has_something_to_say(object: &Value) -> bool {
+    let some = |field: &str| object[field].as_array().is_some_and(|list| !list.is_empty());
+    some("parents") || some("problems")
+}
+
+/// The kinds as people call them.
+const KINDS: [(&str, &[&str]); 9] = [
+    ("Namespace", &["namespace", "namespaces", "ns"]),
+    ("ServiceAccount", &["serviceaccount", "serviceaccounts", "sa"]),
+    ("Pod", &["pod", "pods", "po"]),
+    ("Service", &["service", "services", "svc"]),
+    ("EndpointSlice", &["endpointslice", "endpointslices", "endpoints"]),
+    ("HTTPRoute", &["httproute", "httproutes", "route", "routes"]),
+    ("GRPCRoute", &["grpcroute", "grpcroutes"]),
+    ("TrafficSplit", &["trafficsplit", "trafficsplits", "split", "splits", "ts"]),
+    ("TrafficPolicy", &["trafficpolicy", "trafficpolicies", "policy", "policies"]),
+];
+
+fn kind_named(text: &str) -> Result<&'static str, Failure> {
+    let lower = text.to_ascii_lowercase();
+    let found = KINDS.iter().find(|(_, names)| names.contains(&lower.as_str()));
+    found.map(|(kind, _)| *kind).ok_or_else(|| {
+        let kinds: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+        Failure::Usage(format!("`{text}` is no kind of object; they are {}", kinds.join(", ")))
+    })
+}
+
+fn rows(object: &Value) -> Vec<Row> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let problems = object["problems"].as_array().map_or(&[][..], Vec::as_slice);
+    let row = |conditions: Vec<Condition>| Row {
+        kind: text(&object["kind"]),
+        namespace: text(&object["namespace"]),
+        name: text(&object["name"]),
+        conditions,
+        problems: problems.iter().map(describe_problem).collect(),
+    };
+    let parents = object["parents"].as_array().map_or(&[][..], Vec::as_slice);
+    if parents.is_empty() {
+        return vec![row(Vec::new())];
+    }
+    let condition = |value: &Value| Condition {
+        name: text(&value["type"]),
+        status: text(&value["status"]),
+        reason: text(&value["reason"]),
+        message: text(&value["message"]),
+    };
+    let conditions = |parent: &Value| {
+        parent["conditions"].as_array().map_or(&[][..], Vec::as_slice).iter().map(condition).collect()
+    };
+    parents.iter().map(|parent| row(conditions(parent))).collect()
+}
+
+/// `split.yaml:12:5 spec.backends[1]: there is no … (M5004)`
+fn describe_problem(problem: &Value) -> String {
+    let field = problem["origin"]["path"].as_str().unwrap_or_default();
+    let message = problem["message"].as_str().unwrap_or_default();
+    let code = problem["code"].as_str().unwrap_or_default();
+    let place = problem["place"]["file"].as_str().map_or_else(String::new, |file| {
+        format!("{file}:{}:{} ", problem["place"]["line"], problem["place"]["column"])
+    });
+    let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
+    format!("{place}{field}{message} ({code})")
+}
+
+impl Row {
+    fn condition(&self, name: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.name == name)
+    }
+
+    fn is_broken(&self) -> bool {
+        !self.problems.is_empty() || self.conditions.iter().any(|condition| condition.status == "False")
+    }
+
+    /// A condition in one word: `True`, or the reason why not.
+    fn cell(&self, name: &str) -> Cell {
+        match self.condition(name) {
+            None => Cell::from(""),
+            Some(condition) if condition.status == "True" => Cell::new("True", Tone::Good),
+            Some(condition) if condition.status == "False" => Cell::new(condition.reason.clone(), Tone::Bad),
+            Some(condition) => Cell::new(condition.reason.clone(), Tone::Doubtful),
+        }
+    }
+
+    /// How many proxies hold it: the message of `Programmed` begins with it.
+    fn programmed(&self) -> Cell {
+        let Some(condition) = self.condition("Programmed") else { return Cell::from("") };
+        let count = condition.message.split_whitespace().next().filter(|word| word.contains('/'));
+        let text = count.unwrap_or(&condition.reason).trim_end_matches([':', ',', ';', '.']).to_owned();
+        let tone = match condition.status.as_str() {
+            "True" => Tone::Good,
+            "False" => Tone::Bad,
+            _ => Tone::Doubtful,
+        };
+        Cell::new(text, tone)
+    }
+
+    /// Everything that is wrong, in the words of the conditions and problems.
+    fn complaints(&self) -> impl Iterator<Item = String> {
+        let conditions = self.conditions.iter().filter(|condition| condition.status != "True");
+        let conditions = conditions.map(|condition| format!("{}: {}", condition.name, condition.message));
+        conditions.chain(self.problems.iter().cloned())
+    }
+}
+
+fn print_table(rows: &[Row], loose: &[Value]) {
+    let style = crate::terminal::output();
+    let table = table(rows);
+    if table.is_empty() {
+        eprintln!("nothing here has a status; `gauze get service`, `gauze get pod` … show what there is");
+    } else {
+        print!("{}", table.render(style));
+    }
+    let complaints = rows.iter().flat_map(|row| {
+        row.complaints().map(|text| format!("{}/{}/{} {text}", row.kind, row.namespace, row.name))
+    });
+    let mut all: Vec<String> = complaints.chain(loose.iter().map(describe_problem)).collect();
+    all.dedup();
+    if !all.is_empty() {
+        println!("\n{}", all.join("\n"));
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "ACCEPTED", "RESOLVED", "PROGRAMMED"]);
+    for row in rows {
+        table.push(vec![
+            row.kind.clone().into(),
+            row.namespace.clone().into(),
+            row.name.clone().into(),
+            row.cell("Accepted"),
+            row.cell("ResolvedRefs"),
+            row.programmed(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::terminal::Style;
+
+    fn split() -> Value {
+        json!({
+            "kind": "TrafficSplit", "namespace": "shop", "name": "cart",
+            "parents": [{ "conditions": [
+                { "type": "Accepted", "status": "True", "reason": "Accepted", "message": "" },
+                { "type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "spec.backends[1]: there is no Service cart-v3" },
+                { "type": "Programmed", "status": "True", "reason": "Programmed", "message": "1/1 proxies hold it" },
+            ] }],
+            "problems": [],
+        })
+    }
+
+    #[test]
+    fn conditions_are_one_word_each_and_the_rest_stands_below() {
+        let rows = rows(&split());
+        let expected = "KIND          NAMESPACE  NAME  ACCEPTED  RESOLVED         PROGRAMMED\n\
+                        TrafficSplit  shop       cart  True      BackendNotFound  1/1\n";
+        assert_eq!(table(&rows).render(Style::PLAIN), expected);
+        let complaints: Vec<String> = rows[0].complaints().collect();
+        assert_eq!(complaints, ["ResolvedRefs: spec.backends[1]: there is no Service cart-v3"]);
+        assert!(rows[0].is_broken());
+    }
+
+    #[test]
+    fn a_problem_says_file_line_field_and_code() {
+        let problem = json!({
+            "code": "M1003", "message": "is no field of this kind", "origin": { "path": "spec.bakends" },
+            "place": { "file": "split.yaml", "line": 12, "column": 3 },
+        });
+        assert_eq!(
+            describe_problem(&problem),
+            "split.yaml:12:3 spec.bakends: is no field of this kind (M1003)"
+        );
+    }
+
+    #[test]
+    fn kinds_are_called_as_people_call_them() {
+        assert_eq!(kind_named("ts"), Ok("TrafficSplit"));
+        assert_eq!(kind_named("HTTPRoute"), Ok("HTTPRoute"));
+        assert!(
+            matches!(kind_named("deployment"), Err(Failure::Usage(text)) if text.contains("TrafficSplit"))
+        );
+    }
+}

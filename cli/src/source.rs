@@ -1,0 +1,105 @@
+//! Where a command looks: a control plane that follows a directory, or, if none runs, the directory itself.
+
+use std::path::{Path, PathBuf};
+
+use gauze_control_plane::problem::Problem;
+use gauze_control_plane::source::directory;
+use gauze_control_plane::status::{self, Heard};
+use gauze_control_plane::world::{MeshSettings, Object, World};
+use serde_json::{Value, json};
+
+use crate::admin::Endpoint;
+use crate::exit::Failure;
+
+/// `--directory`, as every command has it that looks at objects.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The directory of YAML that the control plane follows
+    #[arg(long, default_value = "gauze-demo", value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Read the files only, and ask no control plane
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+/// Every object with its conditions, and who says so.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Seen {
+    /// As `GET /objects` of a control plane says it.
+    pub(crate) objects: Value,
+    /// A control plane runs: the conditions say what is live.
+    pub(crate) live: bool,
+}
+
+impl Arguments {
+    /// The control plane of this directory.
+    pub(crate) fn control_plane(&self) -> Endpoint {
+        Endpoint::socket(&self.state().join("control-plane.sock"))
+    }
+
+    /// Where a running control plane and demo keep what is theirs.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.join(".gauze")
+    }
+
+    /// What there is, by the control plane if one runs, else by the files alone.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub(crate) async fn objects(&self) -> anyhow::Result<Seen> {
+        if !self.offline && self.is_served().await {
+            return Ok(Seen { objects: self.control_plane().get_json("/objects").await?, live: true });
+        }
+        let (world, problems) = self.world()?;
+        let statuses = status::conditions(&world, &problems, &Heard::default());
+        let objects: Vec<Value> = world
+            .objects()
+            .map(|object| {
+                let key = object.key();
+                let status = statuses.iter().find(|status| status.object == key);
+                json!({
+                    "kind": key.kind,
+                    "namespace": key.namespace,
+                    "name": key.name,
+                    "parents": status.map(|status| status.parents.as_slice()).unwrap_or_default(),
+                    "problems": of(&object, &problems),
+                })
+            })
+            .collect();
+        let elsewhere = |problem: &&Problem| {
+            !world.objects().any(|object| object.origin().object() == problem.origin.object())
+        };
+        let others: Vec<&Problem> = problems.iter().filter(elsewhere).collect();
+        Ok(Seen { objects: json!({ "objects": objects, "problems": others }), live: false })
+    }
+
+    /// Whether a control plane answers for this directory.
+    pub(crate) async fn is_served(&self) -> bool {
+        self.control_plane().get("/live").await.is_ok()
+    }
+
+    /// The world that the files make, and what is wrong with them.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub(crate) fn world(&self) -> anyhow::Result<(World, Vec<Problem>)> {
+        exists(&self.directory)?;
+        let (objects, problems) = directory::read(&self.directory);
+        Ok((World::of(MeshSettings::default(), objects), problems))
+    }
+}
+
+fn exists(directory: &Path) -> Result<(), Failure> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "there is no directory {}; `gauze demo` makes one, --directory names another",
+        directory.display()
+    )))
+}
+
+fn of<'p>(object: &Object, problems: &'p [Problem]) -> Vec<&'p Problem> {
+    let origin = object.origin();
+    problems.iter().filter(|problem| problem.origin.object() == origin.object()).collect()
+}
