@@ -19,6 +19,11 @@ mod route; // which rule carries a request
 mod tls; // mesh TLS
 mod values; // durations, numbers, addresses // a refused resource, and how a NACK carries it
 
+#[cfg(test)]
+mod arbitrary; // arbitrary values of the model
+#[cfg(test)]
+mod round_trip;
+
 pub use delta::{DeltaClient, DeltaServer};
 pub use encoded::EncodedResource;
 /// Who a client says that it is, on the first request of a stream.

@@ -1,0 +1,340 @@
+//! Arbitrary values of the model, for property tests.
+//!
+//! Left out is what the model allows and `translate` never makes: a split whose weights come to 0 (answered here
+//! instead), opaque shares of 0, a header that is both changed and removed, a rewrite of what is not forwarded.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gauze_model::cluster::{Balance, Limits, Transport, Workload};
+use gauze_model::listener::{
+    HttpTarget, Inbound, InboundPort, Mtls, Outbound, PortProtocol, WeightedCluster,
+};
+use gauze_model::name::ServicePort;
+use gauze_model::route::{
+    Action, Backend, Filters, HeaderChange, HeaderMatch, HostPattern, PathChange, PathMatch, Pattern,
+    QueryMatch, Redirect, Rewrite, RouteMatch, ValueMatch, VirtualHost,
+};
+use gauze_model::snapshot::Resource;
+use gauze_model::{Cluster, Endpoint, EndpointSet, Listener, Name, Origin, RouteRule, RouteTable, SpiffeId};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use ipnet::IpNet;
+use proptest::collection::{btree_map, hash_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+/// Any resource with a name that fits it.
+pub(crate) fn named_resource() -> impl Strategy<Value = (Name, Resource)> {
+    prop_oneof![named_inbound(), named_outbound(), named_routes(), named_cluster(), named_endpoints()]
+}
+
+pub(crate) fn named_inbound() -> impl Strategy<Value = (Name, Resource)> {
+    (word(), word(), inbound()).prop_map(|(namespace, pod, inbound)| {
+        (Name::Inbound { namespace, pod }, Resource::Listener(Arc::new(Listener::Inbound(inbound))))
+    })
+}
+
+pub(crate) fn named_outbound() -> impl Strategy<Value = (Name, Resource)> {
+    (word(), address(), outbound()).prop_map(|(viewer, address, outbound)| {
+        (Name::Outbound { viewer, address }, Resource::Listener(Arc::new(Listener::Outbound(outbound))))
+    })
+}
+
+pub(crate) fn named_routes() -> impl Strategy<Value = (Name, Resource)> {
+    (routes_name(), table()).prop_map(|(name, table)| (name, Resource::Routes(Arc::new(table))))
+}
+
+pub(crate) fn named_cluster() -> impl Strategy<Value = (Name, Resource)> {
+    (cluster_name(), cluster()).prop_map(|(name, cluster)| (name, Resource::Cluster(Arc::new(cluster))))
+}
+
+pub(crate) fn named_endpoints() -> impl Strategy<Value = (Name, Resource)> {
+    let set = vec(endpoint(), 0..6).prop_map(|endpoints| EndpointSet { endpoints });
+    (cluster_name(), set).prop_map(|(name, set)| (name, Resource::Endpoints(Arc::new(set))))
+}
+
+// Names and origins.
+
+fn word() -> impl Strategy<Value = String> {
+    "[a-z]([-a-z0-9]{0,6}[a-z0-9])?"
+}
+
+fn text() -> impl Strategy<Value = String> {
+    ".{0,8}"
+}
+
+fn service() -> impl Strategy<Value = ServicePort> {
+    (word(), word(), any::<u16>()).prop_map(|(namespace, name, port)| ServicePort::new(namespace, name, port))
+}
+
+fn routes_name() -> impl Strategy<Value = Name> {
+    (service(), option::of(word())).prop_map(|(service, viewer)| Name::Routes { service, viewer })
+}
+
+fn cluster_name() -> impl Strategy<Value = Name> {
+    prop_oneof![service().prop_map(Name::Cluster), address().prop_map(Name::Pod)]
+}
+
+/// Without an IPv6 scope, which no name and no pod has.
+fn address() -> impl Strategy<Value = SocketAddr> {
+    (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port))
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    (text(), text(), text(), text(), any::<i64>(), text()).prop_map(
+        |(kind, namespace, name, uid, generation, path)| Origin {
+            kind,
+            namespace,
+            name,
+            uid,
+            generation,
+            path,
+        },
+    )
+}
+
+fn identity() -> impl Strategy<Value = SpiffeId> {
+    (word(), word(), word()).prop_map(|(domain, namespace, account)| SpiffeId::new(domain, namespace, account))
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    (0..=i64::MAX as u64, 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+// Listeners.
+
+fn protocol() -> impl Strategy<Value = PortProtocol> {
+    prop_oneof![
+        Just(PortProtocol::Detect),
+        Just(PortProtocol::Http),
+        Just(PortProtocol::Http2),
+        Just(PortProtocol::Grpc),
+        Just(PortProtocol::Tls),
+        Just(PortProtocol::Opaque),
+    ]
+}
+
+fn mtls() -> impl Strategy<Value = Mtls> {
+    prop_oneof![Just(Mtls::Permissive), Just(Mtls::Strict)]
+}
+
+fn network() -> impl Strategy<Value = IpNet> {
+    (any::<IpAddr>(), 0..=32_u8).prop_map(|(ip, length)| {
+        let network = IpNet::new(ip, length).unwrap();
+        network.trunc()
+    })
+}
+
+fn inbound() -> impl Strategy<Value = Inbound> {
+    let port = (protocol(), mtls()).prop_map(|(protocol, mtls)| InboundPort { protocol, mtls });
+    let ports = btree_map(any::<u16>(), port, 0..4);
+    (origin(), identity(), vec(any::<IpAddr>(), 1..3), mtls(), ports, vec(network(), 0..4)).prop_map(
+        |(origin, identity, addresses, mtls, ports, mesh_networks)| Inbound {
+            origin,
+            identity,
+            addresses,
+            mtls,
+            ports,
+            mesh_networks,
+        },
+    )
+}
+
+fn outbound() -> impl Strategy<Value = Outbound> {
+    let http = prop_oneof![
+        routes_name().prop_map(HttpTarget::Routes),
+        cluster_name().prop_map(HttpTarget::Cluster),
+    ];
+    let share =
+        (cluster_name(), 1..=u32::MAX).prop_map(|(cluster, weight)| WeightedCluster { cluster, weight });
+    (origin(), protocol(), http, vec(share, 0..3)).prop_map(|(origin, protocol, http, tcp)| Outbound {
+        origin,
+        protocol,
+        http,
+        tcp,
+    })
+}
+
+// Clusters and endpoints.
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    let balance = prop_oneof![
+        (duration(), duration()).prop_map(|(start, decay)| Balance::PeakEwma { start, decay }),
+        Just(Balance::RoundRobin),
+        Just(Balance::LeastRequest),
+        Just(Balance::Random),
+    ];
+    let limits = (any::<u32>(), any::<u32>(), any::<u32>());
+    let limits =
+        limits.prop_map(|(connections, pending, requests)| Limits { connections, pending, requests });
+    (origin(), protocol(), balance, limits, duration()).prop_map(
+        |(origin, protocol, balance, limits, connect_timeout)| Cluster {
+            origin,
+            protocol,
+            balance,
+            limits,
+            connect_timeout,
+        },
+    )
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let one = SpiffeId::new("cluster.local", "shop", "cart");
+    let transport = prop_oneof![
+        Just(Transport::Plain),
+        Just(Transport::Mesh(one)), // often the same, so that there are groups
+        identity().prop_map(Transport::Mesh),
+    ];
+    let workload = (text(), text(), text(), text(), text());
+    let workload = workload.prop_map(|(namespace, pod, uid, app, version)| Workload {
+        namespace,
+        pod,
+        uid,
+        app,
+        version,
+    });
+    let weight = prop_oneof![0..3_u32, any::<u32>()];
+    (address(), weight, transport, workload).prop_map(|(address, weight, transport, workload)| Endpoint {
+        address,
+        weight,
+        transport,
+        workload,
+    })
+}
+
+// Routes.
+
+fn table() -> impl Strategy<Value = RouteTable> {
+    (origin(), hash_set(host_pattern(), 0..6), vec(vec(rule(), 0..4), 1..4)).prop_map(
+        |(origin, domains, rules)| {
+            let mut domains = domains.into_iter();
+            let share = domains.len() / rules.len();
+            let hosts = rules.into_iter().filter_map(|rules| {
+                let domains: Vec<HostPattern> = domains.by_ref().take(share).collect();
+                (!domains.is_empty()).then_some(VirtualHost { domains, rules })
+            });
+            RouteTable::from_hosts(origin, hosts.collect())
+        },
+    )
+}
+
+fn host_pattern() -> impl Strategy<Value = HostPattern> {
+    let host = "[a-z0-9]{1,3}(\\.[a-z0-9]{1,3}){0,2}";
+    prop_oneof![
+        Just(HostPattern::Any),
+        host.prop_map(HostPattern::Exact),
+        host.prop_map(HostPattern::Wildcard),
+    ]
+}
+
+pub(crate) fn rule() -> impl Strategy<Value = RouteRule> {
+    let filters = (header_change(), header_change(), rewrite());
+    (origin(), route_match(), filters, action()).prop_map(|(origin, matches, filters, action)| {
+        let (request_headers, response_headers, rewrite) = filters;
+        let forwards = matches!(action, Action::Forward(_));
+        let rewrite = if forwards { rewrite } else { Rewrite::default() };
+        RouteRule {
+            origin,
+            matches,
+            filters: Filters { request_headers, response_headers, rewrite },
+            action,
+        }
+    })
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    prop_oneof!["[a-z]{1,4}", "[a-z]\\.\\*", "\\([a-z]\\|[a-z]\\)"].prop_map(|text| Pattern::new(&text).unwrap())
+}
+
+fn value_match() -> impl Strategy<Value = ValueMatch> {
+    prop_oneof![text().prop_map(ValueMatch::Exact), pattern().prop_map(ValueMatch::Regex)]
+}
+
+fn prefix() -> impl Strategy<Value = String> {
+    prop_oneof![Just("/".to_owned()), "(/[a-z.*%]{1,3}){1,3}"]
+}
+
+fn path_match() -> impl Strategy<Value = PathMatch> {
+    prop_oneof![
+        "/[a-z/]{0,6}".prop_map(PathMatch::Exact),
+        prefix().prop_map(PathMatch::Prefix),
+        pattern().prop_map(PathMatch::Regex),
+    ]
+}
+
+fn route_match() -> impl Strategy<Value = RouteMatch> {
+    let method = prop_oneof![Just(Method::GET), Just(Method::POST), Just("PURGE".parse().unwrap())];
+    let header =
+        (header_name(), value_match()).prop_map(|(name, value): (HeaderName, _)| HeaderMatch { name, value });
+    let query = (text(), value_match()).prop_map(|(name, value)| QueryMatch { name, value });
+    (path_match(), option::of(method), vec(header, 0..3), vec(query, 0..3))
+        .prop_map(|(path, method, headers, query)| RouteMatch { path, method, headers, query })
+}
+
+fn header_name() -> impl Strategy<Value = HeaderName> {
+    "x-[a-z]{1,6}".prop_map(|name| name.parse().unwrap())
+}
+
+fn header_value() -> impl Strategy<Value = HeaderValue> {
+    let bytes = prop_oneof![
+        Just(b"100%".to_vec()),
+        vec(prop_oneof![0x20..0x7f_u8, 0x80..=0xff_u8], 0..6),
+        "[ -~ä]{0,6}".prop_map(String::into_bytes),
+    ];
+    bytes.prop_map(|bytes| HeaderValue::from_bytes(&bytes).unwrap())
+}
+
+fn header_change() -> impl Strategy<Value = HeaderChange> {
+    let changed = || vec((header_name(), header_value()), 0..3);
+    (changed(), changed(), vec("y-[a-z]{1,6}", 0..3)).prop_map(|(set, add, remove)| HeaderChange {
+        set,
+        add,
+        remove: remove.iter().map(|name| name.parse().unwrap()).collect(),
+    })
+}
+
+fn path_change() -> impl Strategy<Value = PathChange> {
+    prop_oneof![
+        "/[a-z\\\\$]{0,6}".prop_map(PathChange::ReplaceFull),
+        prefix().prop_map(PathChange::ReplacePrefix),
+        "(/[a-z\\\\$]{1,3}){1,2}/".prop_map(PathChange::ReplacePrefix),
+    ]
+}
+
+fn rewrite() -> impl Strategy<Value = Rewrite> {
+    (option::of(word()), option::of(path_change())).prop_map(|(host, path)| Rewrite { host, path })
+}
+
+fn backend() -> impl Strategy<Value = Backend> {
+    let weight = prop_oneof![Just(0), 1..1_000_000_u32];
+    (cluster_name(), weight, header_change(), header_change()).prop_map(
+        |(cluster, weight, request_headers, response_headers)| Backend {
+            cluster,
+            weight,
+            request_headers,
+            response_headers,
+        },
+    )
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let backends = vec(backend(), 1..4).prop_filter("the weights come to something", |backends| {
+        backends.iter().any(|backend| backend.weight > 0)
+    });
+    let respond = (200..600_u16).prop_map(|status| Action::Respond(StatusCode::from_u16(status).unwrap()));
+    prop_oneof![backends.prop_map(Action::Forward), redirect().prop_map(Action::Redirect), respond]
+}
+
+fn redirect() -> impl Strategy<Value = Redirect> {
+    let status = prop_oneof![Just(301), Just(302), Just(303), Just(307), Just(308)];
+    let scheme = prop_oneof![Just("http".to_owned()), Just("https".to_owned())];
+    (option::of(scheme), option::of(word()), option::of(1..=u16::MAX), option::of(path_change()), status)
+        .prop_map(|(scheme, host, port, path, status)| Redirect {
+            scheme,
+            host,
+            port,
+            path,
+            status: StatusCode::from_u16(status).unwrap(),
+        })
+}

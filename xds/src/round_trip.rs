@@ -1,0 +1,33 @@
+//! What is written reads back, and is the same bytes each time.
+
+use proptest::prelude::*;
+
+use crate::arbitrary::{named_cluster, named_endpoints, named_inbound, named_outbound, named_resource, named_routes};
+use crate::{EncodedResource, from_xds, to_xds};
+
+macro_rules! reads_back {
+    ($($test:ident: $strategy:ident),* $(,)?) => { proptest! { $(
+        #[test]
+        fn $test((name, resource) in $strategy()) {
+            let read = from_xds(resource.kind(), &to_xds(&name, &resource));
+            prop_assert_eq!(read, Ok((name, resource)));
+        }
+    )* } };
+}
+
+reads_back! {
+    an_inbound_listener_reads_back: named_inbound,
+    an_outbound_listener_reads_back: named_outbound,
+    a_route_table_reads_back: named_routes,
+    a_cluster_reads_back: named_cluster,
+    endpoints_read_back: named_endpoints,
+}
+
+proptest! {
+    /// Each map has an order of its own, so this finds a map with two entries.
+    #[test]
+    fn the_same_resource_is_the_same_bytes((name, resource) in named_resource()) {
+        let once = EncodedResource::new(name.clone(), &resource);
+        prop_assert_eq!(once.version, EncodedResource::new(name, &resource).version);
+    }
+}
