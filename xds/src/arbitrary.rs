@@ -95,7 +95,8 @@ fn origin() -> impl Strategy<Value = Origin> {
 }
 
 fn identity() -> impl Strategy<Value = SpiffeId> {
-    (word(), word(), word()).prop_map(|(domain, namespace, account)| SpiffeId::new(domain, namespace, account))
+    (word(), word(), word())
+        .prop_map(|(domain, namespace, account)| SpiffeId::new(domain, namespace, account))
 }
 
 fn duration() -> impl Strategy<Value = Duration> {
@@ -234,17 +235,13 @@ pub(crate) fn rule() -> impl Strategy<Value = RouteRule> {
         let (request_headers, response_headers, rewrite) = filters;
         let forwards = matches!(action, Action::Forward(_));
         let rewrite = if forwards { rewrite } else { Rewrite::default() };
-        RouteRule {
-            origin,
-            matches,
-            filters: Filters { request_headers, response_headers, rewrite },
-            action,
-        }
+        RouteRule { origin, matches, filters: Filters { request_headers, response_headers, rewrite }, action }
     })
 }
 
 fn pattern() -> impl Strategy<Value = Pattern> {
-    prop_oneof!["[a-z]{1,4}", "[a-z]\\.\\*", "\\([a-z]\\|[a-z]\\)"].prop_map(|text| Pattern::new(&text).unwrap())
+    prop_oneof!["[a-z]{1,4}", "[a-z]\\.\\*", "\\([a-z]\\|[a-z]\\)"]
+        .prop_map(|text| Pattern::new(&text).unwrap())
 }
 
 fn value_match() -> impl Strategy<Value = ValueMatch> {

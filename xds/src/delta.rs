@@ -5,6 +5,8 @@
 //! sends what these functions return, and says [`hello`](DeltaClient::hello) whenever a stream is new.
 
 mod client;
+#[cfg(test)]
+mod fixtures;
 mod server;
 
 pub use client::DeltaClient;

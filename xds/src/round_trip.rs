@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use crate::arbitrary::{named_cluster, named_endpoints, named_inbound, named_outbound, named_resource, named_routes};
+use crate::arbitrary::{
+    named_cluster, named_endpoints, named_inbound, named_outbound, named_resource, named_routes,
+};
 use crate::{EncodedResource, from_xds, to_xds};
 
 macro_rules! reads_back {

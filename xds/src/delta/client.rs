@@ -163,6 +163,10 @@ impl DeltaClient {
         let Some(entry) = self.entries.get_mut(&key) else {
             return Err(rejected(kind, text, "never asked for"));
         };
+        if matches!(&entry.last, Last::Held { version, .. } if *version == resource.version) {
+            entry.rejection = None;
+            return Ok(());
+        }
         let (_, read) = from_xds(kind, resource)?;
         *entry =
             Entry { last: Last::Held { version: resource.version.clone(), resource: read }, rejection: None };
@@ -360,3 +364,6 @@ fn names_of(kind: Kind, keys: &[Key]) -> Vec<String> {
 fn rejected(kind: Kind, name: &str, problem: impl ToString) -> Rejection {
     Rejection { kind, name: name.to_owned(), path: String::new(), problem: problem.to_string(), origin: None }
 }
+
+#[cfg(test)]
+mod tests;

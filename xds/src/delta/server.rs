@@ -316,3 +316,6 @@ fn portions(resources: Vec<Arc<EncodedResource>>) -> Vec<Vec<Arc<EncodedResource
     }
     portions
 }
+
+#[cfg(test)]
+mod tests;
