@@ -29,10 +29,9 @@ pub struct ParentReference {
     pub port: Option<i32>,
 }
 
-/// A backend, without its weight and filters (Gateway API `BackendObjectReference`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BackendObjectReference {
+/// A backend with its weight and its own filters (Gateway API `HTTPBackendRef`, `GRPCBackendRef`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendRef<F> {
     /// Left out or `""`: core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
@@ -46,6 +45,11 @@ pub struct BackendObjectReference {
     /// Required for a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<i32>,
+    /// Left out: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i32>,
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    pub filters: Option<Vec<F>>,
 }
 
 /// Changes headers: set, then add, then remove.

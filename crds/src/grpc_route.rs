@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::gateway::{BackendObjectReference, HeaderFilter, NamedMatch, ParentReference, RouteStatus};
+use crate::gateway::{BackendRef, HeaderFilter, NamedMatch, ParentReference, RouteStatus};
 
 /// Routes gRPC calls of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub struct GrpcRouteRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filters: Option<Vec<GrpcRouteFilter>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend_refs: Option<Vec<GrpcBackendRef>>,
+    pub backend_refs: Option<Vec<BackendRef<GrpcRouteFilter>>>,
     /// Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<Value>,
@@ -86,16 +86,4 @@ pub struct GrpcRouteFilter {
     /// Not supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension_ref: Option<Value>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GrpcBackendRef {
-    #[serde(flatten)]
-    pub backend: BackendObjectReference,
-    /// Left out: 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight: Option<i32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filters: Option<Vec<GrpcRouteFilter>>,
 }

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::gateway::{BackendObjectReference, HeaderFilter, NamedMatch, ParentReference, RouteStatus};
+use crate::gateway::{BackendRef, HeaderFilter, NamedMatch, ParentReference, RouteStatus};
 
 /// Routes HTTP requests of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct HttpRouteRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filters: Option<Vec<HttpRouteFilter>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend_refs: Option<Vec<HttpBackendRef>>,
+    pub backend_refs: Option<Vec<BackendRef<HttpRouteFilter>>>,
     /// Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Value>,
@@ -141,16 +141,4 @@ pub struct HttpPathModifier {
     pub replace_full_path: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace_prefix_match: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpBackendRef {
-    #[serde(flatten)]
-    pub backend: BackendObjectReference,
-    /// Left out: 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight: Option<i32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filters: Option<Vec<HttpRouteFilter>>,
 }

@@ -38,7 +38,7 @@ fn to_service(
         Some(split) => split.shares,
         None => vec![WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 }],
     };
-    let own = routes::has_consumer_routes(world, &name, viewer).then(|| viewer.to_owned());
+    let own = routes::has_consumer_routes(world, &name, declared, viewer).then(|| viewer.to_owned());
     Some(Listener::Outbound(Outbound {
         origin: services::port_origin(service, index),
         protocol: ports::of_service(world, service, declared),

@@ -1,15 +1,49 @@
 //! Which rules the requests of a Service port meet: `routes/<ns>/<service>/<port>[/for/<viewer ns>]`.
+//!
+//! A Gateway API route decides alone; without one a TrafficSplit; without either the Service's own
+//! endpoints. Routes in the Service's namespace (producer) are for all clients; routes in another
+//! namespace (consumer) are for the clients there, in place of the producer's (GEP-1294).
 
-use gauze_model::Name;
+mod backends; // what a rule sends to
+mod filters; // what a rule changes
+mod grpc; // GRPCRoute
+mod http; // HTTPRoute
+mod matches; // which requests a rule is for
+mod parents; // which Service ports a route is for
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use ::http::StatusCode;
+use gauze_crds::{GrpcRoute, HttpRoute};
 use gauze_model::listener::WeightedCluster;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{
-    Action, Backend, Filters, HeaderChange, HostPattern, RouteMatch, RouteRule, RouteTable, VirtualHost,
+    Action, Backend, Filters, HeaderChange, HostPattern, PathMatch, RouteMatch, RouteRule, RouteTable,
+    VirtualHost,
 };
+use gauze_model::{Code, Name, Origin};
+use k8s_openapi::api::core::v1 as core;
 
-use super::{services, splits};
+use super::{age, namespace_of, ports, services, splits};
 use crate::problem::Problem;
 use crate::world::World;
+
+pub(crate) use parents::{Parent, parent};
+
+/// Whose routes: the Service's owner's, or those of the clients in another namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side<'a> {
+    Producer,
+    Consumer(&'a str),
+}
+
+/// The routes that are attached to a Service port on one side; of each kind, the oldest first.
+#[derive(Default)]
+pub(super) struct Attached<'w> {
+    pub grpc: Vec<&'w Arc<GrpcRoute>>,
+    pub http: Vec<&'w Arc<HttpRoute>>,
+}
 
 pub(super) fn routes(
     world: &World,
@@ -18,30 +52,100 @@ pub(super) fn routes(
     problems: &mut Vec<Problem>,
 ) -> Option<RouteTable> {
     let (service, index, port) = services::find(world, name)?;
-    if viewer.is_some_and(|viewer| !has_consumer_routes(world, name, viewer)) {
+    let side = viewer.map_or(Side::Producer, Side::Consumer);
+    let attached = attached(world, name, port, side);
+    if attached.is_empty() && side != Side::Producer {
         return None;
     }
     let origin = services::port_origin(service, index);
-    let rule = match splits::shares(world, service, port, problems) {
-        Some(split) => forward(split.origin, split.shares),
-        None => {
-            forward(origin.clone(), vec![WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 }])
-        }
+    let rules = if !attached.is_empty() {
+        attached.rules(world, name, problems)
+    } else if let Some(split) = splits::shares(world, service, port, problems) {
+        vec![forward(split.origin, split.shares)]
+    } else {
+        let own = WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 };
+        vec![forward(origin.clone(), vec![own])]
     };
-    Some(RouteTable::from_hosts(
-        origin,
-        vec![VirtualHost { domains: vec![HostPattern::Any], rules: vec![rule] }],
-    ))
+    // GEP-1294: a mesh routes by the address that was dialled, whatever host the request names.
+    Some(RouteTable::from_hosts(origin, vec![VirtualHost { domains: vec![HostPattern::Any], rules }]))
 }
 
-/// Whether routes of the viewer's own namespace are attached to a Service of another one.
-pub(super) fn has_consumer_routes(world: &World, name: &ServicePort, viewer: &str) -> bool {
-    let _ = (world, name, viewer);
-    false
+/// Whether routes of the viewer's own namespace are attached to a Service port of another one.
+pub(super) fn has_consumer_routes(
+    world: &World,
+    name: &ServicePort,
+    port: &core::ServicePort,
+    viewer: &str,
+) -> bool {
+    !attached(world, name, port, Side::Consumer(viewer)).is_empty()
+}
+
+pub(super) fn attached<'w>(
+    world: &'w World,
+    name: &ServicePort,
+    port: &core::ServicePort,
+    side: Side<'_>,
+) -> Attached<'w> {
+    let is_on_side = |namespace: &str| match side {
+        Side::Producer => namespace == name.namespace,
+        Side::Consumer(viewer) => namespace == viewer && viewer != name.namespace,
+    };
+    let attaches = |namespace: &str, parents: &Option<Vec<_>>| {
+        is_on_side(namespace)
+            && parents.iter().flatten().any(|parent| parents::is_port(parent, namespace, name, port))
+    };
+    let grpc = world.grpc_routes_of(&name.namespace, &name.service);
+    let http = world.http_routes_of(&name.namespace, &name.service);
+    let mut attached = Attached {
+        grpc: grpc.filter(|route| attaches(namespace_of(&route.metadata), &route.spec.parent_refs)).collect(),
+        http: http.filter(|route| attaches(namespace_of(&route.metadata), &route.spec.parent_refs)).collect(),
+    };
+    attached.grpc.sort_by_key(|route| age(&route.metadata));
+    attached.http.sort_by_key(|route| age(&route.metadata));
+    attached
+}
+
+impl Attached<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.grpc.is_empty() && self.http.is_empty()
+    }
+
+    /// All rules in order of precedence. Where there are GRPCRoutes, HTTPRoutes do not count (GEP-1294).
+    fn rules(&self, world: &World, name: &ServicePort, problems: &mut Vec<Problem>) -> Vec<RouteRule> {
+        let mut rules: Vec<RouteRule> = match self.grpc.is_empty() {
+            true => self.http.iter().flat_map(|route| http::rules(world, route, name, problems)).collect(),
+            false => {
+                problems.extend(self.http.iter().map(|route| conflict(route)));
+                self.grpc.iter().flat_map(|route| grpc::rules(world, route, name, problems)).collect()
+            }
+        };
+        // Stable: among equals the oldest route, then the order in the route.
+        rules.sort_by_key(|rule| Reverse(precedence(&rule.matches)));
+        rules
+    }
+}
+
+fn conflict(route: &HttpRoute) -> Problem {
+    Problem::new(
+        Code::CONFLICT,
+        http::origin(route),
+        "a GRPCRoute is attached to the same Service port and decides alone there; remove one of them, or attach it to another port",
+    )
+}
+
+/// What goes first (Gateway API `HTTPRouteRule.matches`): the exact path, the regular expression, the
+/// longest prefix; then with a method, with most headers, with most query parameters.
+fn precedence(matches: &RouteMatch) -> (u8, usize, bool, usize, usize) {
+    let (kind, length) = match &matches.path {
+        PathMatch::Exact(path) => (2, path.len()),
+        PathMatch::Regex(pattern) => (1, pattern.text().len()),
+        PathMatch::Prefix(prefix) => (0, prefix.len()),
+    };
+    (kind, length, matches.method.is_some(), matches.headers.len(), matches.query.len())
 }
 
 /// A rule that carries every request.
-fn forward(origin: gauze_model::Origin, shares: Vec<WeightedCluster>) -> RouteRule {
+fn forward(origin: Origin, shares: Vec<WeightedCluster>) -> RouteRule {
     let backends = shares.into_iter().map(|share| Backend {
         cluster: share.cluster,
         weight: share.weight,
@@ -54,4 +158,29 @@ fn forward(origin: gauze_model::Origin, shares: Vec<WeightedCluster>) -> RouteRu
         filters: Filters::default(),
         action: Action::Forward(backends.collect()),
     }
+}
+
+/// A rule without a backend that may receive anything is answered 500 (Gateway API `backendRefs`).
+fn action(origin: &Origin, backends: Vec<Backend>, problems: &mut Vec<Problem>) -> Action {
+    if backends.iter().any(|backend| backend.weight > 0) {
+        return Action::Forward(backends);
+    }
+    let (code, message) = match backends.is_empty() {
+        true => (Code::MISSING_FIELD, "the rule has no backend, so its requests are answered 500; name one"),
+        false => (Code::WEIGHTS_ALL_ZERO, "all weights are 0, so the requests are answered 500; raise one"),
+    };
+    problems.push(Problem::new(code, matches::at(origin, "backendRefs"), message));
+    Action::Respond(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A route has no effect on a port whose requests cannot be seen.
+fn unseen(world: &World, name: &ServicePort, origin: &Origin) -> Option<Problem> {
+    let (service, _, port) = services::find(world, name)?;
+    ports::of_service(world, service, port).is_opaque().then(|| {
+        let message = format!(
+            "port {} of Service `{}` is declared opaque, so its requests are not seen and the route has no effect there; declare `appProtocol: http`, `kubernetes.io/h2c` or `grpc`",
+            name.port, name.service
+        );
+        Problem::new(Code::PROTOCOL_CONFLICT, origin.clone(), message)
+    })
 }

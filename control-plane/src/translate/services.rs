@@ -78,6 +78,11 @@ pub(super) fn is_headless(service: &Service) -> bool {
     matches!(address, None | Some("" | "None"))
 }
 
+/// Whether a Service is only another name in DNS.
+pub(super) fn is_external_name(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName")
+}
+
 /// The endpoints in use: the ready ones; if there are none, those serving and terminating (as kube-proxy).
 pub(super) fn endpoints(
     world: &World,

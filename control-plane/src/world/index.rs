@@ -92,7 +92,7 @@ pub(super) fn mentions(object: &Object) -> Mentions {
         Object::HttpRoute(route) => {
             let rules = route.spec.rules.iter().flatten();
             let backends = rules.flat_map(|rule| rule.backend_refs.iter().flatten());
-            for backend in backends.map(|backend| &backend.backend) {
+            for backend in backends {
                 mentions.backends.insert(service_key(&namespace, &backend.namespace, &backend.name));
             }
             for parent in route.spec.parent_refs.iter().flatten() {
@@ -102,7 +102,7 @@ pub(super) fn mentions(object: &Object) -> Mentions {
         Object::GrpcRoute(route) => {
             let rules = route.spec.rules.iter().flatten();
             let backends = rules.flat_map(|rule| rule.backend_refs.iter().flatten());
-            for backend in backends.map(|backend| &backend.backend) {
+            for backend in backends {
                 mentions.backends.insert(service_key(&namespace, &backend.namespace, &backend.name));
             }
             for parent in route.spec.parent_refs.iter().flatten() {

@@ -1,0 +1,211 @@
+//! What a rule changes on the way, or that it redirects.
+
+use ::http::{HeaderName, HeaderValue, StatusCode};
+use gauze_crds::gateway::{Header, HeaderFilter};
+use gauze_crds::grpc_route::GrpcRouteFilter;
+use gauze_crds::http_route::{HttpPathModifier, HttpRouteFilter, RequestRedirect, UrlRewrite};
+use gauze_model::route::{Filters, HeaderChange, PathChange, Redirect, Rewrite};
+use gauze_model::{Code, Origin};
+
+use super::matches::{at, invalid, item};
+use crate::problem::Problem;
+
+/// The filters of a rule or backend.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub filters: Filters,
+    pub redirect: Option<Redirect>,
+}
+
+/// One filter, whichever kind of route it stands in.
+enum Filter<'a> {
+    RequestHeaders(&'a HeaderFilter),
+    ResponseHeaders(&'a HeaderFilter),
+    Redirect(&'a RequestRedirect),
+    Rewrite(&'a UrlRewrite),
+}
+
+/// # Errors
+/// The first filter that cannot be applied: requests that it is for must not pass without it (Gateway API).
+pub(super) fn http(given: &[HttpRouteFilter], origin: &Origin) -> Result<Changes, Problem> {
+    collect(given, origin, |filter, origin| {
+        let missing = |field| missing(origin, field);
+        match filter.filter_type.as_str() {
+            "RequestHeaderModifier" => filter
+                .request_header_modifier
+                .as_ref()
+                .map(Filter::RequestHeaders)
+                .ok_or_else(|| missing("requestHeaderModifier")),
+            "ResponseHeaderModifier" => filter
+                .response_header_modifier
+                .as_ref()
+                .map(Filter::ResponseHeaders)
+                .ok_or_else(|| missing("responseHeaderModifier")),
+            "RequestRedirect" => filter
+                .request_redirect
+                .as_ref()
+                .map(Filter::Redirect)
+                .ok_or_else(|| missing("requestRedirect")),
+            "URLRewrite" => {
+                filter.url_rewrite.as_ref().map(Filter::Rewrite).ok_or_else(|| missing("urlRewrite"))
+            }
+            other => Err(unsupported(origin, other)),
+        }
+    })
+}
+
+/// # Errors
+/// As [`http`].
+pub(super) fn grpc(given: &[GrpcRouteFilter], origin: &Origin) -> Result<Changes, Problem> {
+    collect(given, origin, |filter, origin| match filter.filter_type.as_str() {
+        "RequestHeaderModifier" => filter
+            .request_header_modifier
+            .as_ref()
+            .map(Filter::RequestHeaders)
+            .ok_or_else(|| missing(origin, "requestHeaderModifier")),
+        "ResponseHeaderModifier" => filter
+            .response_header_modifier
+            .as_ref()
+            .map(Filter::ResponseHeaders)
+            .ok_or_else(|| missing(origin, "responseHeaderModifier")),
+        other => Err(unsupported(origin, other)),
+    })
+}
+
+fn collect<F>(
+    given: &[F],
+    origin: &Origin,
+    read: impl for<'f> Fn(&'f F, &Origin) -> Result<Filter<'f>, Problem>,
+) -> Result<Changes, Problem> {
+    let mut changes = Changes::default();
+    let mut seen = Vec::new();
+    for (index, filter) in given.iter().enumerate() {
+        let origin = item(origin, index);
+        let filter = read(filter, &origin)?;
+        let kind = std::mem::discriminant(&filter);
+        if seen.contains(&kind) {
+            return Err(incompatible(&origin, "this filter stands here already; merge the two"));
+        }
+        seen.push(kind);
+        match filter {
+            Filter::RequestHeaders(change) => {
+                changes.filters.request_headers = headers(change, &at(&origin, "requestHeaderModifier"))?;
+            }
+            Filter::ResponseHeaders(change) => {
+                changes.filters.response_headers = headers(change, &at(&origin, "responseHeaderModifier"))?;
+            }
+            Filter::Redirect(given) => {
+                changes.redirect = Some(redirect(given, &at(&origin, "requestRedirect"))?)
+            }
+            Filter::Rewrite(given) => changes.filters.rewrite = rewrite(given, &at(&origin, "urlRewrite"))?,
+        }
+    }
+    if changes.redirect.is_some() && changes.filters.rewrite != Rewrite::default() {
+        return Err(incompatible(
+            origin,
+            "a redirect cannot be rewritten; remove RequestRedirect or URLRewrite",
+        ));
+    }
+    Ok(changes)
+}
+
+fn headers(given: &HeaderFilter, origin: &Origin) -> Result<HeaderChange, Problem> {
+    let remove = given.remove.iter().flatten().enumerate();
+    Ok(HeaderChange {
+        set: pairs(given.set.as_deref().unwrap_or_default(), &at(origin, "set"))?,
+        add: pairs(given.add.as_deref().unwrap_or_default(), &at(origin, "add"))?,
+        remove: remove
+            .map(|(index, name)| header_name(name, &item(&at(origin, "remove"), index)))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn pairs(given: &[Header], origin: &Origin) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
+    let pairs = given.iter().enumerate().map(|(index, header)| {
+        let origin = item(origin, index);
+        let name = header_name(&header.name, &at(&origin, "name"))?;
+        let value = HeaderValue::from_str(&header.value).map_err(|_| {
+            invalid(&at(&origin, "value"), "the value holds characters that a header cannot".to_owned())
+        })?;
+        Ok((name, value))
+    });
+    pairs.collect()
+}
+
+fn header_name(name: &str, origin: &Origin) -> Result<HeaderName, Problem> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| invalid(origin, format!("`{name}` is not a header name")))
+}
+
+fn rewrite(given: &UrlRewrite, origin: &Origin) -> Result<Rewrite, Problem> {
+    let path = given.path.as_ref().map(|path| path_change(path, &at(origin, "path"))).transpose()?;
+    Ok(Rewrite { host: given.hostname.clone(), path })
+}
+
+/// The status codes of a redirect (Gateway API `HTTPRequestRedirectFilter.statusCode`).
+const REDIRECT_CODES: [i32; 5] = [301, 302, 303, 307, 308];
+
+fn redirect(given: &RequestRedirect, origin: &Origin) -> Result<Redirect, Problem> {
+    let status = given.status_code.unwrap_or(302);
+    let status = u16::try_from(status)
+        .ok()
+        .filter(|_| REDIRECT_CODES.contains(&status))
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .ok_or_else(|| {
+            invalid(
+                &at(origin, "statusCode"),
+                format!("{status} does not redirect; write 301, 302, 303, 307 or 308"),
+            )
+        })?;
+    let port = given.port.map(|port| {
+        crate::translate::ports::number(port)
+            .ok_or_else(|| invalid(&at(origin, "port"), format!("{port} is not a port")))
+    });
+    if let Some(scheme) = given.scheme.as_deref().filter(|scheme| !["http", "https"].contains(scheme)) {
+        return Err(invalid(&at(origin, "scheme"), format!("`{scheme}` must be http or https")));
+    }
+    Ok(Redirect {
+        scheme: given.scheme.clone(),
+        host: given.hostname.clone(),
+        port: port.transpose()?,
+        path: given.path.as_ref().map(|path| path_change(path, &at(origin, "path"))).transpose()?,
+        status,
+    })
+}
+
+fn path_change(given: &HttpPathModifier, origin: &Origin) -> Result<PathChange, Problem> {
+    match given.modifier_type.as_str() {
+        "ReplaceFullPath" => given
+            .replace_full_path
+            .clone()
+            .map(PathChange::ReplaceFull)
+            .ok_or_else(|| missing(origin, "replaceFullPath")),
+        "ReplacePrefixMatch" => given
+            .replace_prefix_match
+            .clone()
+            .map(PathChange::ReplacePrefix)
+            .ok_or_else(|| missing(origin, "replacePrefixMatch")),
+        other => Err(invalid(
+            &at(origin, "type"),
+            format!("`{other}` is not known here; write ReplaceFullPath or ReplacePrefixMatch"),
+        )),
+    }
+}
+
+fn missing(origin: &Origin, field: &str) -> Problem {
+    Problem::new(Code::MISSING_FIELD, origin.clone(), format!("the type asks for a field `{field}`; add it"))
+}
+
+fn unsupported(origin: &Origin, filter: &str) -> Problem {
+    Problem::new(
+        Code::UNSUPPORTED_FILTER,
+        at(origin, "type"),
+        format!(
+            "filter `{filter}` is not supported here, so these requests are answered 500; remove the filter"
+        ),
+    )
+}
+
+pub(super) fn incompatible(origin: &Origin, message: &str) -> Problem {
+    Problem::new(Code::INCOMPATIBLE_FILTERS, origin.clone(), message)
+}
