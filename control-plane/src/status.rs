@@ -1,4 +1,9 @@
 //! What each object's conditions should be: pure. Who writes or shows them is another's business.
+//!
+//! `Accepted` and `ResolvedRefs` follow from the world alone, `Programmed n/m` from what the proxies hold.
+
+mod conditions;
+mod programmed;
 
 use std::collections::BTreeSet;
 
@@ -7,7 +12,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::problem::Problem;
-use crate::world::{ObjectKey, World};
+use crate::translate::{Judgement, judge};
+use crate::world::{ObjectKey, ObjectKind, World};
 
 /// The name under which gauze writes into statuses that are shared with others.
 pub const CONTROLLER_NAME: &str = "gauze.dev/control-plane";
@@ -67,7 +73,7 @@ pub struct ParentStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// `Accepted`, `ResolvedRefs` or `Programmed`.
+    /// `Accepted`, `ResolvedRefs`, `PartiallyInvalid` or `Programmed`.
     #[serde(rename = "type")]
     pub condition_type: &'static str,
     pub status: Truth,
@@ -84,9 +90,61 @@ pub enum Truth {
     Unknown,
 }
 
-/// The conditions of every object that has some, by kind, namespace and name.
-/// `source` are the problems that the source sees.
+/// The conditions of every object that has some, by kind, namespace and name; also of objects that
+/// their source cannot use. `source` are the problems that it sees.
 pub fn conditions(world: &World, source: &[Problem], heard: &Heard) -> Vec<ObjectStatus> {
-    let _ = (world, source, heard);
-    Vec::new()
+    let mut statuses: Vec<ObjectStatus> = world
+        .objects()
+        .filter_map(|object| {
+            let judged = judge(world, object);
+            let origin = object.origin();
+            let unusable =
+                source.iter().find(|problem| problem.origin.object() == origin.object() && is_fatal(problem));
+            let judged = match (judged.is_empty(), unusable) {
+                (true, None) => return None,
+                (true, Some(_)) => vec![Judgement::default()],
+                (false, _) => judged,
+            };
+            let programmed = programmed::count(heard, &origin);
+            let parents = judged.into_iter().map(|judgement| {
+                let reference = judgement.reference.clone();
+                let conditions = conditions::of(&judgement, unusable, &programmed, origin.generation);
+                ParentStatus { reference, conditions }
+            });
+            Some(ObjectStatus { object: object.key(), parents: parents.collect() })
+        })
+        .collect();
+    statuses.extend(never_usable(world, source));
+    statuses.sort_by(|one, other| one.object.cmp(&other.object));
+    statuses
+}
+
+/// Objects that the world does not hold, since no version of them could be used.
+fn never_usable(world: &World, source: &[Problem]) -> Vec<ObjectStatus> {
+    let mut statuses: Vec<ObjectStatus> = Vec::new();
+    for problem in source.iter().filter(|problem| is_fatal(problem)) {
+        let kind = ObjectKind::ALL.into_iter().find(|kind| kind.as_str() == problem.origin.kind);
+        let Some(kind) = kind.filter(|_| !problem.origin.name.is_empty()) else { continue };
+        let object = ObjectKey::new(kind, &problem.origin.namespace, &problem.origin.name);
+        if world.object(&object).is_some() || statuses.iter().any(|status| status.object == object) {
+            continue;
+        }
+        let parents = vec![ParentStatus {
+            reference: Value::Null,
+            conditions: vec![conditions::unusable(problem, false)],
+        }];
+        statuses.push(ObjectStatus { object, parents });
+    }
+    statuses
+}
+
+/// Whether the version that stands in the source is not the one in force.
+fn is_fatal(problem: &Problem) -> bool {
+    use gauze_model::Code;
+    match problem.code {
+        Code::DUPLICATE_OBJECT | Code::UNKNOWN_KIND => false,
+        // Of our own kinds, a field that has no effect must not look as if it had one.
+        Code::UNKNOWN_FIELD => problem.origin.kind == ObjectKind::TrafficPolicy.as_str(),
+        _ => true,
+    }
 }

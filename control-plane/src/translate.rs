@@ -4,6 +4,7 @@
 //! Whatever is looked at here must be reached from `world/touched.rs`.
 
 mod inbound; // how a pod accepts
+mod judge; // what is wrong with an object, at each of its parents
 mod outbound; // where a dialled address leads
 mod pods; // who is meshed, and as whom
 mod policies; // which TrafficPolicy holds
@@ -16,18 +17,21 @@ use std::sync::Arc;
 
 use gauze_model::listener::Listener;
 use gauze_model::snapshot::Resource;
-use gauze_model::{Cluster, EndpointSet, Kind, Name, RouteTable};
+use gauze_model::{Cluster, EndpointSet, Kind, Name, Origin, RouteTable};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use crate::problem::Problem;
 use crate::world::World;
 
+pub(crate) use judge::{Judgement, judge};
 pub use pods::{identity, is_meshed};
 
 /// The answer to a name, and what is wrong with the objects behind it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Translation {
     pub answer: Answer,
+    /// The policies that shaped the answer; what else did stands in the resources themselves.
+    pub policies: Vec<Origin>,
     pub problems: Vec<Problem>,
 }
 
@@ -44,9 +48,10 @@ pub enum Answer {
 /// What `name` stands for in this world.
 pub fn translate(world: &World, name: &Name) -> Translation {
     if !world.is_synced() {
-        return Translation { answer: Answer::Undecided, problems: Vec::new() };
+        return Translation { answer: Answer::Undecided, policies: Vec::new(), problems: Vec::new() };
     }
     let mut problems = Vec::new();
+    let mut policies = Vec::new();
     let answer = match name {
         Name::Inbound { namespace, pod } => {
             inbound::inbound(world, namespace, pod, &mut problems).map(Answer::from)
@@ -57,10 +62,14 @@ pub fn translate(world: &World, name: &Name) -> Translation {
         Name::Routes { service, viewer } => {
             routes::routes(world, service, viewer.as_deref(), &mut problems).map(Answer::from)
         }
-        Name::Cluster(service) => services::cluster(world, service, &mut problems).map(Answer::from),
-        Name::Pod(address) => services::pod_cluster(world, *address, &mut problems).map(Answer::from),
+        Name::Cluster(service) => {
+            services::cluster(world, service, &mut policies, &mut problems).map(Answer::from)
+        }
+        Name::Pod(address) => {
+            services::pod_cluster(world, *address, &mut policies, &mut problems).map(Answer::from)
+        }
     };
-    Translation { answer: answer.unwrap_or(Answer::Absent), problems }
+    Translation { answer: answer.unwrap_or(Answer::Absent), policies, problems }
 }
 
 impl Answer {

@@ -80,13 +80,17 @@ impl Answers {
 impl Answered {
     fn new(world: &World, name: &Name, metrics: &Metrics) -> Answered {
         let _timer = metrics.translate_duration.start_timer();
-        let answer = translate(world, name).answer;
+        let translate::Translation { answer, policies, .. } = translate(world, name);
         let undecided = answer == translate::Answer::Undecided;
         let resources = match answer {
             translate::Answer::Known(resources) => resources,
             translate::Answer::Absent | translate::Answer::Undecided => Vec::new(),
         };
-        let encode = |resource| Arc::new(EncodedResource::new(name.clone(), resource));
+        let encode = |resource| {
+            let mut encoded = EncodedResource::new(name.clone(), resource);
+            encoded.origins.extend(policies.iter().cloned());
+            Arc::new(encoded)
+        };
         Answered { resources: resources.iter().map(encode).collect(), undecided, ..Answered::default() }
     }
 

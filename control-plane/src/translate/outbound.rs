@@ -8,7 +8,8 @@ use gauze_model::listener::{HttpTarget, Listener, Outbound, WeightedCluster};
 use gauze_model::name::ServicePort;
 use k8s_openapi::api::core::v1::Service;
 
-use super::{age, name_of, namespace_of, pods, ports, routes, services, splits};
+use super::routes::{self, Side};
+use super::{age, name_of, namespace_of, pods, ports, services, splits};
 use crate::problem::Problem;
 use crate::world::{ObjectKind, World, origin};
 
@@ -34,15 +35,16 @@ fn to_service(
 ) -> Option<Listener> {
     let name = ServicePort::new(namespace_of(&service.metadata), name_of(&service.metadata), port);
     let (service, index, declared) = services::find(world, &name)?;
-    let tcp = match splits::shares(world, service, declared, problems) {
-        Some(split) => split.shares,
-        None => vec![WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 }],
-    };
-    let own = routes::has_consumer_routes(world, &name, declared, viewer).then(|| viewer.to_owned());
+    let consumer = routes::is_routed(world, &name, declared, Side::Consumer(viewer));
+    // A route decides alone: without one for opaque connections they go to the Service itself.
+    let routed = consumer || routes::is_routed(world, &name, declared, Side::Producer);
+    let split = if routed { None } else { splits::shares(world, service, declared, problems) };
+    let own = || vec![WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 }];
+    let tcp = split.map_or_else(own, |split| split.shares);
     Some(Listener::Outbound(Outbound {
         origin: services::port_origin(service, index),
         protocol: ports::of_service(world, service, declared),
-        http: HttpTarget::Routes(Name::Routes { service: name, viewer: own }),
+        http: HttpTarget::Routes(Name::Routes { service: name, viewer: consumer.then(|| viewer.to_owned()) }),
         tcp,
     }))
 }

@@ -8,10 +8,10 @@ mod backends; // what a rule sends to
 mod filters; // what a rule changes
 mod grpc; // GRPCRoute
 mod http; // HTTPRoute
+mod judge; // what becomes of a route at each of its parents
 mod matches; // which requests a rule is for
 mod parents; // which Service ports a route is for
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ::http::StatusCode;
@@ -29,7 +29,7 @@ use super::{age, namespace_of, ports, services, splits};
 use crate::problem::Problem;
 use crate::world::World;
 
-pub(crate) use parents::{Parent, parent};
+pub(super) use judge::{judge_grpc, judge_http};
 
 /// Whose routes: the Service's owner's, or those of the clients in another namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,19 +67,16 @@ pub(super) fn routes(
         vec![forward(origin.clone(), vec![own])]
     };
     // GEP-1294: a mesh routes by the address that was dialled, whatever host the request names.
-    Some(RouteTable::from_hosts(origin, vec![VirtualHost { domains: vec![HostPattern::Any], rules }]))
+    let rules = rules.into_iter().map(|rule| (Vec::new(), rule)).collect();
+    Some(RouteTable::new(origin, rules))
 }
 
-/// Whether routes of the viewer's own namespace are attached to a Service port of another one.
-pub(super) fn has_consumer_routes(
-    world: &World,
-    name: &ServicePort,
-    port: &core::ServicePort,
-    viewer: &str,
-) -> bool {
-    !attached(world, name, port, Side::Consumer(viewer)).is_empty()
+/// Whether routes decide at this Service port on this side.
+pub(super) fn is_routed(world: &World, name: &ServicePort, port: &core::ServicePort, side: Side<'_>) -> bool {
+    !attached(world, name, port, side).is_empty()
 }
 
+/// The routes of one side at a Service port.
 pub(super) fn attached<'w>(
     world: &'w World,
     name: &ServicePort,
@@ -110,18 +107,15 @@ impl Attached<'_> {
         self.grpc.is_empty() && self.http.is_empty()
     }
 
-    /// All rules in order of precedence. Where there are GRPCRoutes, HTTPRoutes do not count (GEP-1294).
+    /// All rules, those of older routes first. Where there are GRPCRoutes, HTTPRoutes do not count (GEP-1294).
     fn rules(&self, world: &World, name: &ServicePort, problems: &mut Vec<Problem>) -> Vec<RouteRule> {
-        let mut rules: Vec<RouteRule> = match self.grpc.is_empty() {
+        match self.grpc.is_empty() {
             true => self.http.iter().flat_map(|route| http::rules(world, route, name, problems)).collect(),
             false => {
                 problems.extend(self.http.iter().map(|route| conflict(route)));
                 self.grpc.iter().flat_map(|route| grpc::rules(world, route, name, problems)).collect()
             }
-        };
-        // Stable: among equals the oldest route, then the order in the route.
-        rules.sort_by_key(|rule| Reverse(precedence(&rule.matches)));
-        rules
+        }
     }
 }
 
@@ -131,17 +125,6 @@ fn conflict(route: &HttpRoute) -> Problem {
         http::origin(route),
         "a GRPCRoute is attached to the same Service port and decides alone there; remove one of them, or attach it to another port",
     )
-}
-
-/// What goes first (Gateway API `HTTPRouteRule.matches`): the exact path, the regular expression, the
-/// longest prefix; then with a method, with most headers, with most query parameters.
-fn precedence(matches: &RouteMatch) -> (u8, usize, bool, usize, usize) {
-    let (kind, length) = match &matches.path {
-        PathMatch::Exact(path) => (2, path.len()),
-        PathMatch::Regex(pattern) => (1, pattern.text().len()),
-        PathMatch::Prefix(prefix) => (0, prefix.len()),
-    };
-    (kind, length, matches.method.is_some(), matches.headers.len(), matches.query.len())
 }
 
 /// A rule that carries every request.

@@ -19,14 +19,18 @@ use crate::world::{ObjectKind, World, origin};
 pub(super) fn cluster(
     world: &World,
     name: &ServicePort,
+    policies: &mut Vec<Origin>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Cluster, EndpointSet)> {
     let (service, index, port) = find(world, name)?;
     let endpoints = endpoints(world, service, port, problems);
-    let protocol = ports::of_service(world, service, port);
-    let mut cluster = policies::cluster(world, Some((service, port)));
-    cluster.origin = port_origin(service, index);
-    cluster.protocol = protocol;
+    let policy = policies::holding(world, service, port);
+    policies.extend(policy.map(|policy| policies::origin(policy)));
+    let cluster = policies::cluster(
+        policy.map(|policy| &policy.spec),
+        port_origin(service, index),
+        ports::of_service(world, service, port),
+    );
     Some((cluster, EndpointSet { endpoints }))
 }
 
@@ -34,14 +38,19 @@ pub(super) fn cluster(
 pub(super) fn pod_cluster(
     world: &World,
     address: SocketAddr,
+    policies: &mut Vec<Origin>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Cluster, EndpointSet)> {
     let pod = pods::at(world, address.ip())?;
     let services = services_of_endpoint(world, address);
     let oldest = services.iter().min_by_key(|(service, _)| age(&service.metadata));
-    let mut cluster = policies::cluster(world, oldest.map(|(service, port)| (service.as_ref(), *port)));
-    cluster.origin = origin(ObjectKind::Pod, &pod.metadata);
-    cluster.protocol = pod_protocol(world, address);
+    let policy = oldest.and_then(|(service, port)| policies::holding(world, service, port));
+    policies.extend(policy.map(|policy| policies::origin(policy)));
+    let cluster = policies::cluster(
+        policy.map(|policy| &policy.spec),
+        origin(ObjectKind::Pod, &pod.metadata),
+        pod_protocol(world, address),
+    );
     let endpoints = endpoint_of_pod(world, pod, address, problems).into_iter().collect();
     Some((cluster, EndpointSet { endpoints }))
 }

@@ -9,15 +9,89 @@ use gauze_model::name::ServicePort;
 use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1::{self as core, Service};
 
-use super::{age, name_of, namespace_of, services};
+use super::routes::{self, Side};
+use super::{Judgement, age, name_of, namespace_of, services};
 use crate::problem::Problem;
-use crate::world::{ObjectKind, World, origin};
+use crate::world::{self, ObjectKind, World};
 
 /// A split as it stands at one port of its root.
 pub(super) struct Shares {
     pub origin: Origin,
     /// Not empty, and not all of weight 0.
     pub shares: Vec<WeightedCluster>,
+}
+
+/// What becomes of a split.
+pub(super) fn judge(world: &World, split: &TrafficSplit) -> Judgement {
+    let origin = origin(split);
+    let root = match root(world, split) {
+        Ok(root) => root,
+        Err(problem) => return Judgement { refused: Some(problem), ..Judgement::default() },
+    };
+    let mut judgement = Judgement::default();
+    let (mut split_ports, mut routed_ports) = (Vec::new(), Vec::new());
+    for (_, port) in services::tcp_ports(root) {
+        let name = ServicePort::new(namespace_of(&root.metadata), name_of(&root.metadata), port.port as u16);
+        match routes::attached(world, &name, port, Side::Producer).is_empty() {
+            true => split_ports.push(port),
+            false => routed_ports.push(port.port.to_string()),
+        }
+    }
+    for port in &split_ports {
+        shares(world, root, port, &mut judgement.problems);
+    }
+    if !routed_ports.is_empty() {
+        let message = format!(
+            "an HTTPRoute or GRPCRoute decides at port {} of Service `{}`; move the weights into its `backendRefs`, or remove it",
+            routed_ports.join(", "),
+            name_of(&root.metadata)
+        );
+        let problem = Problem::new(Code::OVERRIDDEN, origin.at("spec.service"), message);
+        match split_ports.is_empty() {
+            true => judgement.overridden = Some(problem),
+            false => judgement.problems.push(problem),
+        }
+    }
+    judgement
+}
+
+/// The Service that a split is for, or why the split has no effect.
+fn root<'w>(world: &'w World, split: &TrafficSplit) -> Result<&'w Arc<Service>, Problem> {
+    let namespace = namespace_of(&split.metadata);
+    let origin = origin(split);
+    let problem = |code, path, message: String| Err(Problem::new(code, origin.at(path), message));
+    if split.spec.matches.iter().flatten().next().is_some() {
+        let message = "`spec.matches` is not supported yet, so the split has no effect; use an HTTPRoute with these matches and weighted `backendRefs`";
+        return problem(Code::SPLIT_MATCHES_UNSUPPORTED, "spec.matches", message.to_owned());
+    }
+    let host = &split.spec.service;
+    let service = service_name(host, namespace).and_then(|name| world.service(namespace, name));
+    let Some(service) = service else {
+        let message = format!(
+            "there is no Service `{host}` in namespace `{namespace}`; correct the name, or create the Service"
+        );
+        return problem(Code::PARENT_MISSING, "spec.service", message);
+    };
+    if services::is_headless(service) {
+        let message = format!(
+            "Service `{host}` is headless: its clients dial pods, which are never split; use a Service with a ClusterIP"
+        );
+        return problem(Code::HEADLESS_PARENT, "spec.service", message);
+    }
+    match holding(world, service) {
+        Some(holder) if holder.metadata == split.metadata => Ok(service),
+        holder => {
+            let other = holder.map(|holder| name_of(&holder.metadata)).unwrap_or_default();
+            let message = format!(
+                "TrafficSplit `{other}` is older and splits Service `{host}` already; remove one of the two"
+            );
+            problem(Code::CONFLICT, "spec.service", message)
+        }
+    }
+}
+
+fn origin(split: &TrafficSplit) -> Origin {
+    world::origin(ObjectKind::TrafficSplit, &split.metadata)
 }
 
 /// The shares of the split that holds at this port of a Service, if there is one.
@@ -28,7 +102,7 @@ pub(super) fn shares(
     problems: &mut Vec<Problem>,
 ) -> Option<Shares> {
     let split = holding(world, root)?;
-    let origin = origin(ObjectKind::TrafficSplit, &split.metadata).at("spec.backends");
+    let origin = origin(split).at("spec.backends");
     let mut usable = Vec::new();
     for (index, backend) in split.spec.backends.iter().enumerate() {
         let at = origin.at(format!("spec.backends[{index}]"));

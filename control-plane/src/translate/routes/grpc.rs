@@ -14,6 +14,10 @@ use crate::problem::Problem;
 use crate::translate::namespace_of;
 use crate::world::{self, ObjectKind, World};
 
+pub(super) fn origin(route: &GrpcRoute) -> Origin {
+    world::origin(ObjectKind::GrpcRoute, &route.metadata)
+}
+
 /// All rules of a route, one for each match, in the order in which they stand.
 pub(super) fn rules(
     world: &World,
@@ -21,7 +25,7 @@ pub(super) fn rules(
     parent: &ServicePort,
     problems: &mut Vec<Problem>,
 ) -> Vec<RouteRule> {
-    let route_origin = world::origin(ObjectKind::GrpcRoute, &route.metadata);
+    let route_origin = origin(route);
     problems.extend(super::unseen(world, parent, &route_origin));
     let default = vec![GrpcRouteRule::default()];
     let mut rules = Vec::new();

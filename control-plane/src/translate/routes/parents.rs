@@ -12,7 +12,7 @@ use crate::translate::services;
 use crate::world::World;
 
 /// A Service that a route is attached to, and those of its ports that the reference selects.
-pub(crate) struct Parent<'w> {
+pub(super) struct Parent<'w> {
     pub service: &'w Arc<Service>,
     pub ports: Vec<&'w core::ServicePort>,
 }
@@ -42,7 +42,7 @@ fn selects(reference: &ParentReference, port: &core::ServicePort) -> bool {
 }
 
 /// What a reference is attached to, or why to nothing; `None` if it is another controller's.
-pub(crate) fn parent<'w>(
+pub(super) fn parent<'w>(
     world: &'w World,
     reference: &ParentReference,
     namespace: &str,

@@ -1,0 +1,142 @@
+//! From what is wrong with an object to Kubernetes conditions, with the reasons of Gateway API and GEP-713.
+
+use gauze_model::Code;
+
+use super::programmed::Count;
+use super::{Condition, Truth};
+use crate::problem::Problem;
+use crate::translate::Judgement;
+
+/// Problems that one condition spells out; of more it says how many.
+const MESSAGES_MAX: usize = 5;
+
+/// The conditions of an object at one parent. `unusable` says why its newest version is not the one in force.
+pub(super) fn of(
+    judgement: &Judgement,
+    unusable: Option<&Problem>,
+    programmed: &Count,
+    generation: i64,
+) -> Vec<Condition> {
+    let mut conditions = match (unusable, &judgement.refused) {
+        (Some(problem), _) => vec![unusable_condition(problem, true)],
+        (None, Some(problem)) => vec![refused(problem)],
+        (None, None) => accepted(judgement),
+    };
+    if judgement.refused.is_none() {
+        conditions.push(match &judgement.overridden {
+            Some(problem) => condition("Programmed", Truth::False, "Overridden", text(problem)),
+            None => programmed.condition(),
+        });
+    }
+    conditions
+        .into_iter()
+        .map(|condition| Condition { observed_generation: generation, ..condition })
+        .collect()
+}
+
+/// The condition of an object that its source cannot use.
+pub(super) fn unusable(problem: &Problem, earlier_in_force: bool) -> Condition {
+    let earlier = if earlier_in_force { "; its last good version stays in force" } else { "" };
+    let place = problem.place.as_ref().map_or_else(String::new, |place| format!(" ({place})"));
+    condition("Accepted", Truth::False, "Invalid", format!("{}{place}{earlier}", text(problem)))
+}
+
+use unusable as unusable_condition;
+
+fn refused(problem: &Problem) -> Condition {
+    let reason = match problem.code {
+        Code::PARENT_MISSING | Code::PARENT_PORT_MISSING | Code::PARENT_KIND_UNSUPPORTED => {
+            match problem.origin.kind.as_str() {
+                "HTTPRoute" | "GRPCRoute" => "NoMatchingParent",
+                _ => "TargetNotFound",
+            }
+        }
+        Code::CONFLICT => "Conflicted",
+        Code::INVALID_VALUE => "Invalid",
+        _ => "UnsupportedValue",
+    };
+    condition("Accepted", Truth::False, reason, text(problem))
+}
+
+fn accepted(judgement: &Judgement) -> Vec<Condition> {
+    let of_class = |class: Class| -> Vec<&Problem> {
+        judgement.problems.iter().filter(|problem| class_of(problem.code) == class).collect()
+    };
+    let (notes, references, rules) =
+        (of_class(Class::Note), of_class(Class::Reference), of_class(Class::Rule));
+    let mut conditions = vec![condition("Accepted", Truth::True, "Accepted", texts(&notes, "accepted"))];
+    conditions.push(match references.first() {
+        None => condition("ResolvedRefs", Truth::True, "ResolvedRefs", "all references resolve".to_owned()),
+        Some(first) => {
+            condition("ResolvedRefs", Truth::False, reason_of_reference(first.code), texts(&references, ""))
+        }
+    });
+    if !rules.is_empty() {
+        conditions.push(condition("PartiallyInvalid", Truth::True, "UnsupportedValue", texts(&rules, "")));
+    }
+    conditions
+}
+
+/// Which condition a problem belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// Something has no effect; what there is, is right.
+    Note,
+    /// A backend cannot be used.
+    Reference,
+    /// A rule, or a match of it, cannot be used.
+    Rule,
+}
+
+fn class_of(code: Code) -> Class {
+    match code {
+        Code::BACKEND_MISSING
+        | Code::BACKEND_PORT_MISSING
+        | Code::BACKEND_KIND_UNSUPPORTED
+        | Code::BACKEND_NOT_PERMITTED
+        | Code::SERVICE_TYPE_UNSUPPORTED
+        | Code::NO_ENDPOINTS => Class::Reference,
+        Code::INVALID_VALUE
+        | Code::INVALID_PATTERN
+        | Code::MISSING_FIELD
+        | Code::UNSUPPORTED_FILTER
+        | Code::INCOMPATIBLE_FILTERS => Class::Rule,
+        _ => Class::Note,
+    }
+}
+
+fn reason_of_reference(code: Code) -> &'static str {
+    match code {
+        Code::BACKEND_KIND_UNSUPPORTED | Code::SERVICE_TYPE_UNSUPPORTED => "InvalidKind",
+        Code::BACKEND_NOT_PERMITTED => "RefNotPermitted",
+        Code::NO_ENDPOINTS => "NoEndpoints",
+        _ => "BackendNotFound",
+    }
+}
+
+pub(super) fn condition(
+    condition_type: &'static str,
+    status: Truth,
+    reason: &'static str,
+    message: String,
+) -> Condition {
+    Condition { condition_type, status, reason, message, observed_generation: 0 }
+}
+
+fn text(problem: &Problem) -> String {
+    match problem.origin.path.as_str() {
+        "" => format!("{} ({})", problem.message, problem.code),
+        path => format!("{path}: {} ({})", problem.message, problem.code),
+    }
+}
+
+fn texts(problems: &[&Problem], none: &str) -> String {
+    if problems.is_empty() {
+        return none.to_owned();
+    }
+    let mut texts: Vec<String> = problems.iter().take(MESSAGES_MAX).map(|problem| text(problem)).collect();
+    if problems.len() > MESSAGES_MAX {
+        texts.push(format!("and {} more", problems.len() - MESSAGES_MAX));
+    }
+    texts.join("; ")
+}

@@ -1,0 +1,164 @@
+//! `Programmed n/m`: how many of the pods that an object concerns hold what it says now (DESIGN, "Is it live").
+
+use gauze_model::Origin;
+
+use super::conditions::condition;
+use super::{Condition, Heard, HoldingState, Proxy, Truth};
+
+/// Pods that one condition names; of more it says how many.
+const PODS_MAX: usize = 3;
+
+/// How far an object has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Pods that hold it as it is now.
+    current: usize,
+    /// Pods that hold or should hold it.
+    concerned: usize,
+    /// Who refused it, and why.
+    refusals: Vec<String>,
+}
+
+/// Counts the pods by an object; each pod once, whatever number of resources it holds of it.
+pub(super) fn count(heard: &Heard, origin: &Origin) -> Count {
+    let mut count = Count::default();
+    for proxy in &heard.proxies {
+        let mut concerned = proxy
+            .resources
+            .iter()
+            .filter(|holding| holding.origins.iter().any(|of| of.object() == origin.object()))
+            .peekable();
+        if concerned.peek().is_none() {
+            continue;
+        }
+        count.concerned += 1;
+        let states: Vec<&HoldingState> = concerned.map(|holding| &holding.state).collect();
+        if states.iter().all(|state| **state == HoldingState::Current) {
+            count.current += 1;
+        }
+        count.refusals.extend(states.iter().find_map(|state| refusal(proxy, state, origin)));
+    }
+    count
+}
+
+fn refusal(proxy: &Proxy, state: &HoldingState, object: &Origin) -> Option<String> {
+    let HoldingState::Refused { path, problem, origin } = state else { return None };
+    let because = match origin {
+        Some(origin) if origin.object() == object.object() && !origin.path.is_empty() => origin.path.clone(),
+        Some(origin) if origin.object() != object.object() => format!("of {origin}"),
+        _ => path.clone(),
+    };
+    Some(format!("{}/{} refused it: {because}: {problem}", proxy.namespace, proxy.pod))
+}
+
+impl Count {
+    pub(super) fn condition(&self) -> Condition {
+        let Count { current, concerned, refusals } = self;
+        let (status, reason) = match (current == concerned, concerned, refusals.is_empty()) {
+            (_, 0, _) => (Truth::True, "NotUsedYet"),
+            (true, ..) => (Truth::True, "Programmed"),
+            (false, _, true) => (Truth::False, "Reconciling"),
+            (false, _, false) => (Truth::False, "PartiallyProgrammed"),
+        };
+        let mut parts = vec![format!("{current}/{concerned}")];
+        parts.extend(refusals.iter().take(PODS_MAX).cloned());
+        if refusals.len() > PODS_MAX {
+            parts.push(format!("and {} more", refusals.len() - PODS_MAX));
+        }
+        condition("Programmed", status, reason, parts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use gauze_model::{Kind, Name};
+
+    use super::super::Holding;
+    use super::*;
+
+    fn split(name: &str) -> Origin {
+        Origin {
+            kind: "TrafficSplit".into(),
+            namespace: "shop".into(),
+            name: name.into(),
+            ..Origin::default()
+        }
+    }
+
+    fn proxy(pod: &str, holdings: &[(HoldingState, &str)]) -> Proxy {
+        let name = Name::Pod(SocketAddr::from(([10, 0, 0, 1], 80)));
+        let resources = holdings.iter().map(|(state, origin)| Holding {
+            kind: Kind::Routes,
+            name: name.clone(),
+            state: state.clone(),
+            origins: [split(origin).at("spec.backends")].into(),
+        });
+        Proxy { namespace: "shop".into(), pod: pod.into(), resources: resources.collect() }
+    }
+
+    fn refused(path: &str, origin: Option<Origin>) -> HoldingState {
+        HoldingState::Refused { path: path.into(), problem: "is too large".into(), origin }
+    }
+
+    #[test]
+    fn a_pod_counts_once_and_only_if_it_holds_all_of_it() {
+        use HoldingState::{Behind, Current};
+        for (what, proxies, status, reason, message) in [
+            ("no proxy at all", vec![], Truth::True, "NotUsedYet", "0/0"),
+            (
+                "a proxy that holds another object",
+                vec![proxy("web-0", &[(Behind, "other")])],
+                Truth::True,
+                "NotUsedYet",
+                "0/0",
+            ),
+            (
+                "two resources of one pod",
+                vec![proxy("web-0", &[(Current, "cart"), (Current, "cart")])],
+                Truth::True,
+                "Programmed",
+                "1/1",
+            ),
+            (
+                "one of two resources is behind",
+                vec![
+                    proxy("web-0", &[(Current, "cart"), (Behind, "cart")]),
+                    proxy("web-1", &[(Current, "cart")]),
+                ],
+                Truth::False,
+                "Reconciling",
+                "1/2",
+            ),
+            (
+                "a refusal for a field of this object",
+                vec![proxy("web-0", &[(refused("x", Some(split("cart").at("spec.backends[1]"))), "cart")])],
+                Truth::False,
+                "PartiallyProgrammed",
+                "0/1; shop/web-0 refused it: spec.backends[1]: is too large",
+            ),
+            (
+                "a refusal for another object in the same resource",
+                vec![proxy("web-0", &[(refused("x", Some(split("other").at("spec.backends"))), "cart")])],
+                Truth::False,
+                "PartiallyProgrammed",
+                "0/1; shop/web-0 refused it: of TrafficSplit/shop/other spec.backends: is too large",
+            ),
+            (
+                "a refusal without origin",
+                vec![proxy("web-0", &[(refused("rules[0]", None), "cart")])],
+                Truth::False,
+                "PartiallyProgrammed",
+                "0/1; shop/web-0 refused it: rules[0]: is too large",
+            ),
+        ] {
+            let condition = count(&Heard { proxies }, &split("cart")).condition();
+            assert_eq!(
+                (condition.status, condition.reason, condition.message.as_str()),
+                (status, reason, message),
+                "{what}"
+            );
+        }
+    }
+}
