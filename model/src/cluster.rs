@@ -16,7 +16,9 @@ pub struct Cluster {
     pub origin: Origin,
     /// What the endpoints speak, where it is declared.
     pub protocol: PortProtocol,
+    /// How an endpoint is chosen for a request.
     pub balance: Balance,
+    /// What may be in use at once.
     pub limits: Limits,
     /// Envoy `Cluster.connect_timeout`.
     pub connect_timeout: Duration,
@@ -70,16 +72,20 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The endpoints of a cluster, in no particular order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointSet {
+    /// Each address once.
     pub endpoints: Vec<Endpoint>,
 }
 
 /// One address that can serve.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Endpoint {
+    /// Where it is dialled.
     pub address: SocketAddr,
     /// Relative share; 0 is never chosen while another can be (Envoy `load_balancing_weight`).
     pub weight: u32,
+    /// How it must be dialled.
     pub transport: Transport,
+    /// Whose address it is.
     pub workload: Workload,
 }
 
@@ -96,7 +102,9 @@ pub enum Transport {
 /// What is known of the workload behind an address; empty where it is not a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Workload {
+    /// The pod's namespace.
     pub namespace: String,
+    /// The pod's name.
     pub pod: String,
     /// The pod's uid: an address that is reused is another endpoint.
     pub uid: String,

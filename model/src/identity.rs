@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct SpiffeId {
+    /// Whose roots vouch for it.
     pub trust_domain: String,
+    /// The Kubernetes namespace.
     pub namespace: String,
+    /// The ServiceAccount in that namespace.
     pub service_account: String,
 }
 
@@ -21,6 +24,7 @@ pub struct SpiffeId {
 pub struct NotAnIdentity(pub String);
 
 impl SpiffeId {
+    /// The identity of these parts, which are taken as they are; [`FromStr`] checks them.
     pub fn new(
         trust_domain: impl Into<String>,
         namespace: impl Into<String>,

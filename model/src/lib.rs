@@ -5,6 +5,11 @@
 //!
 //! The modules, in reading order:
 
+#![deny(missing_docs)]
+// What is banned, and why, stands in model/clippy.toml. Tests may read the clock that they hand in.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod balance; // which endpoint serves a request
 pub mod cluster; // a backend: its endpoints, limits and expectations
 pub mod codes; // the register of problem codes

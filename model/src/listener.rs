@@ -14,7 +14,9 @@ use crate::origin::Origin;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Listener {
+    /// `inbound/…`.
     Inbound(Inbound),
+    /// `outbound/…`.
     Outbound(Outbound),
 }
 
@@ -38,7 +40,9 @@ pub struct Inbound {
 /// What is known of one port of a pod (the Service's `targetPort`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboundPort {
+    /// What it is declared to speak.
     pub protocol: PortProtocol,
+    /// Who may come in without mesh TLS.
     pub mtls: Mtls,
 }
 
@@ -90,6 +94,7 @@ impl PortProtocol {
 pub struct Outbound {
     /// The Service port or Pod behind the address.
     pub origin: Origin,
+    /// What it is declared to speak.
     pub protocol: PortProtocol,
     /// Where its HTTP requests go.
     pub http: HttpTarget,
@@ -110,6 +115,8 @@ pub enum HttpTarget {
 /// One share of opaque connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightedCluster {
+    /// Where they go.
     pub cluster: Name,
+    /// Relative to the others; 0 gets none.
     pub weight: u32,
 }

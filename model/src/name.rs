@@ -11,15 +11,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// LDS: `inbound/…` and `outbound/…`.
     Listener,
+    /// RDS: `routes/…`.
     Routes,
+    /// CDS: `cluster/…`.
     Cluster,
+    /// EDS: `cluster/…`, the same name as its cluster.
     Endpoints,
 }
 
 /// The name of a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
+#[allow(missing_docs)] // the forms name the fields
 pub enum Name {
     /// `inbound/<namespace>/<pod>`: how a pod accepts; only that pod may ask for it.
     Inbound { namespace: String, pod: String },
@@ -36,8 +41,11 @@ pub enum Name {
 /// A port of a Service, by number: `<namespace>/<service>/<port>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServicePort {
+    /// The Service's namespace.
     pub namespace: String,
+    /// The Service's name.
     pub service: String,
+    /// `port`, not `targetPort`.
     pub port: u16,
 }
 
@@ -70,6 +78,7 @@ impl Name {
 }
 
 impl ServicePort {
+    /// The port of these parts.
     pub fn new(namespace: impl Into<String>, service: impl Into<String>, port: u16) -> ServicePort {
         ServicePort { namespace: namespace.into(), service: service.into(), port }
     }

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Origin {
     /// Kubernetes kind, for example `HTTPRoute`.
     pub kind: String,
+    /// `metadata.namespace`.
     pub namespace: String,
+    /// `metadata.name`.
     pub name: String,
     /// `metadata.uid`; empty where the source has none (a directory).
     #[serde(default, skip_serializing_if = "String::is_empty")]

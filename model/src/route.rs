@@ -41,7 +41,9 @@ pub struct RouteTable<C = Name> {
 /// The rules for some hosts, in order of precedence: the first that matches carries the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualHost<C = Name> {
+    /// The hosts whose requests see these rules.
     pub domains: Vec<HostPattern>,
+    /// The first that matches counts.
     pub rules: Vec<RouteRule<C>>,
 }
 
@@ -52,6 +54,7 @@ pub enum HostPattern {
     Exact(String),
     /// `*.` and this suffix: any host with one or more labels before it.
     Wildcard(String),
+    /// `*`: every host, and a request without one.
     Any,
 }
 
@@ -60,22 +63,31 @@ pub enum HostPattern {
 pub struct RouteRule<C = Name> {
     /// The user's rule; `spec.rules[i]` or `spec.backends`.
     pub origin: Origin,
+    /// Which requests it carries.
     pub matches: RouteMatch,
+    /// What it changes on the way.
     pub filters: Filters,
+    /// What it does with a request.
     pub action: Action<C>,
 }
 
 /// A conjunction (Gateway API `HTTPRouteMatch`, `GRPCRouteMatch`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteMatch {
+    /// The path, without the query.
     pub path: PathMatch,
+    /// `None`: any.
     pub method: Option<Method>,
+    /// All of these.
     pub headers: Vec<HeaderMatch>,
+    /// All of these.
     pub query: Vec<QueryMatch>,
 }
 
+/// Which paths (Gateway API `HTTPPathMatch`, Envoy `RouteMatch.path_specifier`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
+    /// This very path.
     Exact(String),
     /// By path element: `/abc` matches `/abc` and `/abc/d`, not `/abcd`. No trailing slash, except `/` itself.
     Prefix(String),
@@ -89,22 +101,30 @@ impl Default for PathMatch {
     }
 }
 
+/// One header (Gateway API `HTTPHeaderMatch`); several lines of it count as one list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
+    /// In any case.
     pub name: HeaderName,
+    /// Its value.
     pub value: ValueMatch,
 }
 
+/// One query parameter (Gateway API `HTTPQueryParamMatch`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryMatch {
     /// Compared as it stands, case-sensitive; the first of several counts.
     pub name: String,
+    /// Its value, as it stands.
     pub value: ValueMatch,
 }
 
+/// Which values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ValueMatch {
+    /// This very value.
     Exact(String),
+    /// The whole value, anchored at both ends.
     Regex(Pattern),
 }
 
@@ -115,29 +135,38 @@ pub struct Pattern(Regex);
 /// What is changed on the way (Gateway API filters).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters {
+    /// Of requests, before they are sent on.
     pub request_headers: HeaderChange,
+    /// Of responses, before they are sent back.
     pub response_headers: HeaderChange,
+    /// Host and path of requests.
     pub rewrite: Rewrite,
 }
 
 /// Gateway API `HTTPHeaderFilter`: set, then add, then remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderChange {
+    /// Replaces all values there are.
     pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Comes behind the values there are.
     pub add: Vec<(HeaderName, HeaderValue)>,
+    /// All values.
     pub remove: Vec<HeaderName>,
 }
 
 /// Gateway API `HTTPURLRewriteFilter`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
+    /// The new Host; `None`: as it came.
     pub host: Option<String>,
+    /// The new path; `None`: as it came.
     pub path: Option<PathChange>,
 }
 
 /// Gateway API `HTTPPathModifier`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathChange {
+    /// The whole path is this one.
     ReplaceFull(String),
     /// Replaces the prefix that matched, element-wise.
     ReplacePrefix(String),
@@ -146,7 +175,9 @@ pub enum PathChange {
 /// What a rule does with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action<C = Name> {
+    /// Sends it to one of these, by weight.
     Forward(Vec<Backend<C>>),
+    /// Answers where to go instead.
     Redirect(Redirect),
     /// Answered here: a rule without a usable backend (GAMMA: 500).
     Respond(StatusCode),
@@ -155,19 +186,28 @@ pub enum Action<C = Name> {
 /// One share of a split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend<C = Name> {
+    /// What it refers to.
     pub cluster: C,
+    /// Relative to the others; 0 gets none.
     pub weight: u32,
+    /// Of requests, before they are sent on.
     pub request_headers: HeaderChange,
+    /// Of responses, before they are sent back.
     pub response_headers: HeaderChange,
 }
 
 /// Gateway API `HTTPRequestRedirectFilter`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
+    /// `http` or `https`; `None`: as asked.
     pub scheme: Option<String>,
+    /// `None`: as asked.
     pub host: Option<String>,
+    /// `None`: the default of `scheme`, or as asked.
     pub port: Option<u16>,
+    /// `None`: as asked.
     pub path: Option<PathChange>,
+    /// 301, 302, 303, 307 or 308.
     pub status: StatusCode,
 }
 
@@ -315,6 +355,7 @@ impl Pattern {
         regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(PATTERN_SIZE_MAX).build().map(Pattern)
     }
 
+    /// Whether the whole of `value` is as the pattern says.
     pub fn is_match(&self, value: &str) -> bool {
         self.0.is_match(value)
     }

@@ -12,9 +12,13 @@ use crate::route::RouteTable;
 /// What a proxy holds, and what it knows not to exist; no name is both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
+    /// By `inbound/…` and `outbound/…`.
     pub listeners: BTreeMap<Name, Arc<Listener>>,
+    /// By `routes/…`.
     pub routes: BTreeMap<Name, Arc<RouteTable>>,
+    /// By `cluster/…`.
     pub clusters: BTreeMap<Name, Arc<Cluster>>,
+    /// By `cluster/…`, the names of the clusters.
     pub endpoints: BTreeMap<Name, Arc<EndpointSet>>,
     /// What was asked for and is known not to exist.
     pub absent: BTreeSet<(Kind, Name)>,
@@ -23,15 +27,20 @@ pub struct Snapshot {
 /// Any resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
+    /// Where a connection goes.
     Listener(Arc<Listener>),
+    /// Which rule carries a request.
     Routes(Arc<RouteTable>),
+    /// How a backend is used.
     Cluster(Arc<Cluster>),
+    /// Who serves for a backend.
     Endpoints(Arc<EndpointSet>),
 }
 
 /// What leads from one snapshot to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
+    /// New, or other than before.
     pub upsert: BTreeMap<(Kind, Name), Resource>,
     /// Known not to exist from now on.
     pub absent: BTreeSet<(Kind, Name)>,

@@ -25,10 +25,12 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// A reason without an object behind it.
     pub fn new(step: &str, decided: impl Into<String>, because: impl Into<String>) -> Reason {
         Reason { step: step.to_owned(), decided: decided.into(), because: because.into(), origin: None }
     }
 
+    /// The same reason, and the user's object behind it.
     #[must_use]
     pub fn by(self, origin: &Origin) -> Reason {
         Reason { origin: Some(origin.clone()), ..self }

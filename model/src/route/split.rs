@@ -23,5 +23,5 @@ pub fn share(weights: impl Iterator<Item = u32> + Clone, draw: u32) -> Option<us
 
 /// A draw of 32 bits as a number below `total` (0 if that is 0), each nearly as likely as the others.
 pub(crate) fn scale(draw: u32, total: u64) -> u64 {
-    (u128::from(draw) * u128::from(total) >> 32) as u64
+    ((u128::from(draw) * u128::from(total)) >> 32) as u64
 }

@@ -1,0 +1,74 @@
+//! What decisions cost as tables and clusters grow: nanoseconds a call, and the ratio to the small case.
+//! `cargo bench -p gauze-model`; ratios are comparable between machines, times are not.
+#![allow(clippy::disallowed_methods)] // a bench reads the clock
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use gauze_model::balance::{Load, Shares, pick};
+use gauze_model::cluster::Balance;
+use gauze_model::origin::Origin;
+use gauze_model::route::{Action, Filters, PathMatch, RequestHead, RouteMatch, RouteRule, RouteTable, route};
+use http::{HeaderMap, Method, StatusCode};
+
+/// Long enough to be steady, short enough to be run often.
+const RUN: Duration = Duration::from_millis(200);
+
+fn main() {
+    compare("route by exact path", [10, 10_000], |rules| route_lookup(rules, PathMatch::Exact));
+    compare("route by prefix", [10, 10_000], |rules| route_lookup(rules, PathMatch::Prefix));
+    for (what, balance) in [
+        ("pick by peak-EWMA", Balance::default()),
+        ("pick by least request", Balance::LeastRequest),
+        ("pick by round robin", Balance::RoundRobin),
+        ("pick at random", Balance::Random),
+    ] {
+        compare(what, [10, 1_000], |endpoints| pick_among(endpoints, balance));
+    }
+}
+
+/// Prints both sizes side by side. `prepare` makes what is called with a number that differs each time.
+fn compare<F: FnMut(u32)>(what: &str, sizes: [usize; 2], mut prepare: impl FnMut(usize) -> F) {
+    let [small, large] = sizes.map(|size| nanoseconds(prepare(size)));
+    let [few, many] = sizes;
+    println!("{what:22} {few:>6}: {small:6.1} ns   {many:>6}: {large:6.1} ns   ratio {:.2}", large / small);
+}
+
+fn nanoseconds(mut call: impl FnMut(u32)) -> f64 {
+    let (start, mut calls) = (Instant::now(), 0_u32);
+    while start.elapsed() < RUN {
+        for _ in 0..1_000 {
+            calls += 1;
+            call(calls.wrapping_mul(0x9e37_79b9)); // far from its neighbours
+        }
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(calls)
+}
+
+fn route_lookup(rules: usize, path: fn(String) -> PathMatch) -> impl FnMut(u32) {
+    let paths: Vec<String> = (0..rules).map(|at| format!("/api/v1/resource-{at}")).collect();
+    let rule = |text: &String| RouteRule {
+        origin: Origin::default(),
+        matches: RouteMatch { path: path(text.clone()), ..RouteMatch::default() },
+        filters: Filters::default(),
+        action: Action::Respond(StatusCode::OK),
+    };
+    let rules = paths.iter().map(|text| (Vec::new(), rule(text)));
+    let table: RouteTable = RouteTable::new(Origin::default(), rules.collect());
+    let (method, headers) = (Method::GET, HeaderMap::new());
+    move |draw| {
+        let path = &paths[draw as usize % paths.len()];
+        let head =
+            RequestHead { method: &method, authority: "cart.shop", path, query: None, headers: &headers };
+        assert!(black_box(route(black_box(&table), &head, &mut ())).is_some());
+    }
+}
+
+fn pick_among(endpoints: usize, balance: Balance) -> impl FnMut(u32) {
+    let shares = Shares::new(vec![1; endpoints]);
+    let loads: Vec<_> = (0..endpoints).map(|at| Load { in_flight: at as u32 % 7, seconds: 0.001 }).collect();
+    move |draw| {
+        let draws = [draw, draw.rotate_left(16)];
+        black_box(pick(black_box(&balance), &shares, |at| loads[at], draws, draw));
+    }
+}
