@@ -26,6 +26,8 @@ pub enum BodyError {
     Http1(#[from] h1::ReadError),
     #[error("HTTP/2 stream: {0}")]
     Http2(#[from] hyper::Error),
+    #[error("nothing moved for too long")]
+    Idle,
 }
 
 impl Body {

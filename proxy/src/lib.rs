@@ -3,13 +3,29 @@
 //! [`Proxy`] is what they share, [`run`] the life of the process. Workers carry traffic; everything else (configuration,
 //! certificates, admin, logs) lives on one control thread.
 //!
-//! The modules, from the wire upwards, then what stands around the request path:
+//! The modules, in the order in which a connection meets them, then what stands around the request path:
+
+pub mod listen; // sockets that accept
+pub mod worker; // a thread that carries traffic
+
+mod caller; // who is at the near end of a connection
+mod connection; // the life of an accepted connection
+mod detect; // what it speaks
+mod serve; // HTTP on it
+
+mod http; // THE REQUEST PATH
+mod tcp; // the life of an opaque connection
+
+mod answer; // bodies on their way through
+mod balance; // which endpoint
+mod connect; // connections to endpoints
+mod headers; // headers at the edges of the mesh
+pub mod refusal; // a failure made by the proxy
+pub mod target; // what the data path reads
 
 pub mod body; // what flows: one enum for all message bodies
 pub mod h1; // HTTP/1.x on the wire
-pub mod refusal; // a failure made by the proxy
 pub mod stream; // one connection, plain or mesh TLS
-pub mod target; // what the data path reads
 pub mod tls; // mutual TLS inside the mesh
 
 pub mod access_log; // one line for each request

@@ -5,17 +5,20 @@
 //! *is* and carried over from view to view, so that pushing equal or reordered endpoints changes none of it.
 //! It ends by itself: the register here holds it weakly, views and requests in flight hold it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use gauze_model::balance::Shares;
 use gauze_model::cluster::{
     Balance, CONNECT_TIMEOUT, Cluster, Endpoint, EndpointSet, Limits, Transport, Workload,
 };
+use gauze_model::limits::{Exceeded, InUse};
 use gauze_model::listener::{HttpTarget, Inbound, Listener, Outbound, PortProtocol};
-use gauze_model::{Name, Origin, RouteTable, Snapshot, SpiffeId};
+use gauze_model::route::{Action, Backend, Filters, HeaderChange, RequestHead, RouteMatch, route};
+use gauze_model::{Name, Origin, RouteRule, RouteTable, Snapshot, SpiffeId};
 use tokio::sync::Notify;
 
 use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Metrics};
@@ -46,8 +49,8 @@ pub struct OutboundTarget {
 pub enum HttpRoute {
     /// A Service: through its rules.
     Table(RouteTable<Arc<ClusterTarget>>),
-    /// A pod address: straight to it.
-    Cluster(Arc<ClusterTarget>),
+    /// A pod address: straight to it, by this one rule.
+    Pod(RouteRule<Arc<ClusterTarget>>),
     /// The route table is known not to exist.
     Absent,
 }
@@ -66,7 +69,9 @@ pub struct ClusterTarget {
     /// Whether it exists; if it does not, every request to it is refused.
     pub known: bool,
     pub balance: Balance,
+    pub shares: Shares,
     pub terms: Arc<Terms>,
+    /// In the order of `shares`.
     pub endpoints: Vec<Arc<EndpointTarget>>,
 }
 
@@ -81,8 +86,6 @@ pub struct Terms {
 /// One endpoint of a cluster.
 #[derive(Debug)]
 pub struct EndpointTarget {
-    /// Relative share.
-    pub weight: u32,
     pub workload: Workload,
     /// How it is dialled, and the key of the pools.
     pub peer: Arc<Peer>,
@@ -117,21 +120,14 @@ pub struct ClusterLive {
     pub freed: Notify,
 }
 
-/// What is in flight to one endpoint, and how fast it answered.
+/// What is in flight to one endpoint. How fast it answers is measured by each worker for itself.
 #[derive(Debug)]
 pub struct EndpointLive {
+    /// Tells endpoints apart; never used twice by one process.
+    pub id: u64,
+    /// Where workers keep what they measured; used again when the endpoint is gone.
+    pub slot: usize,
     pub in_flight: AtomicU32,
-    /// One cell a worker; each is written by its own worker only.
-    pub latency: Box<[Latency]>,
-}
-
-/// A measured latency; see `model::balance`.
-#[derive(Debug, Default)]
-pub struct Latency {
-    /// The peak-EWMA in nanoseconds, as bits of an `f64`; 0: never measured.
-    pub value: AtomicU64,
-    /// When it was measured, in nanoseconds since the process began.
-    pub at: AtomicU64,
 }
 
 /// What one endpoint is, whatever set or order it arrives in.
@@ -146,7 +142,6 @@ struct EndpointKey {
 /// Builds views, one after the other, and carries the live state over.
 #[derive(Debug, Default)]
 pub struct Targets {
-    workers: usize,
     own: OwnAddresses,
     built: HashMap<Name, BuiltCluster>,
     outbounds: HashMap<SocketAddr, Weak<OutboundLive>>,
@@ -172,8 +167,8 @@ pub struct OwnAddresses {
 }
 
 impl Targets {
-    pub fn new(workers: usize, own: OwnAddresses) -> Targets {
-        Targets { workers: workers.max(1), own, ..Targets::default() }
+    pub fn new(own: OwnAddresses) -> Targets {
+        Targets { own, ..Targets::default() }
     }
 
     /// The view of a snapshot. What the snapshot refers to and does not hold counts as known not to
@@ -203,7 +198,7 @@ impl Targets {
     ) -> OutboundTarget {
         let mut cluster = |name: &Name| self.cluster(name, snapshot, metrics);
         let http = match &outbound.http {
-            HttpTarget::Cluster(name) => HttpRoute::Cluster(cluster(name)),
+            HttpTarget::Cluster(name) => HttpRoute::Pod(straight_to(cluster(name), &outbound.origin)),
             HttpTarget::Routes(name) => match snapshot.routes.get(name) {
                 Some(table) => HttpRoute::Table(table.resolve(&mut cluster)),
                 None => HttpRoute::Absent,
@@ -242,6 +237,7 @@ impl Targets {
             name: name.clone(),
             known: cluster.is_some(),
             balance: cluster.map(|cluster| cluster.balance).unwrap_or_default(),
+            shares: Shares::new(set.iter().map(|endpoint| endpoint.weight)),
             endpoints: set.iter().map(|endpoint| self.endpoint(name, endpoint, &terms, metrics)).collect(),
             terms,
         });
@@ -275,12 +271,10 @@ impl Targets {
             identity: identity.cloned(),
             uid: endpoint.workload.uid.clone(),
         };
-        let workers = self.workers;
-        let live = carried_over(&mut self.endpoints, key, || EndpointLive::new(workers));
+        let live = carried_over(&mut self.endpoints, key, EndpointLive::new);
         let labels = EdgeLabels::of(Direction::Outbound, &cluster.to_string(), &endpoint.workload, identity);
         let peer_key = (address, transport.clone());
         Arc::new(EndpointTarget {
-            weight: endpoint.weight,
             workload: endpoint.workload.clone(),
             peer: carried_over(&mut self.peers, peer_key, || Peer::new(address, transport)),
             terms: Arc::clone(terms),
@@ -296,6 +290,24 @@ impl Targets {
         self.clusters.retain(|_, live| live.strong_count() > 0);
         self.endpoints.retain(|_, live| live.strong_count() > 0);
         self.peers.retain(|_, peer| peer.strong_count() > 0);
+    }
+}
+
+impl EndpointTarget {
+    /// Our own app: in plaintext, and without limits, which are its callers' matter.
+    pub fn app(address: SocketAddr, metrics: Arc<EdgeMetrics>) -> EndpointTarget {
+        let terms = Terms {
+            connect_timeout: CONNECT_TIMEOUT,
+            limits: Limits { connections: u32::MAX, pending: u32::MAX, requests: u32::MAX },
+            live: Arc::default(),
+        };
+        EndpointTarget {
+            workload: Workload::default(),
+            peer: Arc::new(Peer::new(address, Transport::Plain)),
+            terms: Arc::new(terms),
+            live: Arc::new(EndpointLive::new()),
+            metrics,
+        }
     }
 }
 
@@ -346,11 +358,58 @@ impl OwnAddresses {
     }
 }
 
+/// Slots that were given back.
+static FREE_SLOTS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
 impl EndpointLive {
-    pub fn new(workers: usize) -> EndpointLive {
+    #[allow(clippy::new_without_default)] // each one is another endpoint
+    pub fn new() -> EndpointLive {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        static NEXT_SLOT: AtomicUsize = AtomicUsize::new(0);
+        let free = FREE_SLOTS.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
         EndpointLive {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            slot: free.unwrap_or_else(|| NEXT_SLOT.fetch_add(1, Ordering::Relaxed)),
             in_flight: AtomicU32::new(0),
-            latency: (0..workers).map(|_| Latency::default()).collect(),
+        }
+    }
+}
+
+impl Drop for EndpointLive {
+    fn drop(&mut self) {
+        FREE_SLOTS.lock().unwrap_or_else(PoisonError::into_inner).insert(self.slot);
+    }
+}
+
+/// The one rule of a dialled pod address.
+fn straight_to(cluster: Arc<ClusterTarget>, origin: &Origin) -> RouteRule<Arc<ClusterTarget>> {
+    let backend = Backend {
+        cluster,
+        weight: 1,
+        request_headers: HeaderChange::default(),
+        response_headers: HeaderChange::default(),
+    };
+    RouteRule {
+        origin: origin.clone(),
+        matches: RouteMatch::default(),
+        filters: Filters::default(),
+        action: Action::Forward(vec![backend]),
+    }
+}
+
+impl OutboundTarget {
+    /// Whether any endpoint behind it is in the mesh.
+    pub fn is_meshed(&self) -> bool {
+        let endpoints = self.tcp.iter().flat_map(|share| &share.cluster.endpoints);
+        endpoints.into_iter().any(|endpoint| endpoint.peer.identity().is_some())
+    }
+
+    /// The rule that carries a request; `None`: none matches.
+    pub fn rule(&self, head: &RequestHead<'_>) -> Option<&RouteRule<Arc<ClusterTarget>>> {
+        match &self.http {
+            HttpRoute::Table(table) => route(table, head, &mut ()),
+            HttpRoute::Pod(rule) => Some(rule),
+            HttpRoute::Absent => None,
         }
     }
 }
@@ -363,15 +422,35 @@ pub enum Limited {
     Requests,
 }
 
-impl ClusterLive {
-    /// Takes one of `limit`; `None`: all are taken.
-    pub fn take(self: &Arc<Self>, what: Limited, limit: u32) -> Option<Permit> {
+impl Terms {
+    /// Takes one of what is limited; exact, however many workers ask at once.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub fn take(&self, what: Limited) -> Result<Permit, Exceeded> {
+        let (limit, exceeded) = match what {
+            Limited::Connections => (self.limits.connections, Exceeded::Connections as fn(u32) -> Exceeded),
+            Limited::Pending => (self.limits.pending, Exceeded::Pending as fn(u32) -> Exceeded),
+            Limited::Requests => (self.limits.requests, Exceeded::Requests as fn(u32) -> Exceeded),
+        };
         let one_more = |taken: u32| (taken < limit).then_some(taken + 1);
-        self.count(what).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Permit { live: Arc::clone(self), what })
+        let taken = self.live.count(what).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.map_err(|_| exceeded(limit))?;
+        Ok(Permit { live: Arc::clone(&self.live), what })
+    }
+}
+
+impl ClusterLive {
+    /// What is in use at this moment.
+    pub fn in_use(&self) -> InUse {
+        InUse {
+            connections: self.connections.load(Ordering::Relaxed),
+            pending: self.pending.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
+        }
     }
 
-    pub fn count(&self, what: Limited) -> &AtomicU32 {
+    fn count(&self, what: Limited) -> &AtomicU32 {
         match what {
             Limited::Connections => &self.connections,
             Limited::Pending => &self.pending,

@@ -1,0 +1,85 @@
+//! Which endpoint of a cluster carries the next request: the live loads, put before `model::balance`.
+//! Loads are counted for the whole process; how fast an endpoint answers is measured by each worker
+//! for itself. Nothing here is locked or allocated for a pick.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use gauze_model::Code;
+use gauze_model::balance::{Ewma, Load, pick};
+use gauze_model::cluster::Balance;
+
+use crate::refusal::Refusal;
+use crate::target::{ClusterTarget, EndpointLive, EndpointTarget};
+use crate::worker::Worker;
+
+/// What one worker measured, by the endpoints' slots.
+#[derive(Default)]
+pub(crate) struct Latencies {
+    measured: RefCell<Vec<Option<Measured>>>,
+}
+
+/// How fast an endpoint answers; of an earlier endpoint in the same slot if the id differs.
+#[derive(Clone, Copy)]
+struct Measured {
+    id: u64,
+    ewma: Ewma,
+}
+
+/// A request in flight to an endpoint; counts there until it drops.
+pub(crate) struct InFlight(Arc<EndpointLive>);
+
+/// Chooses an endpoint and counts one request there.
+///
+/// # Errors
+/// The cluster does not exist, or has no endpoint.
+pub(crate) fn choose(
+    worker: &Worker,
+    cluster: &ClusterTarget,
+) -> Result<(Arc<EndpointTarget>, InFlight), Refusal> {
+    if !cluster.known {
+        return Err(Refusal::new(Code::CLUSTER_UNKNOWN, cluster.name.to_string()));
+    }
+    let (now, draws) = (Instant::now(), [worker.draw(), worker.draw()]);
+    let load = |at: usize| worker.latencies.load(&cluster.endpoints[at].live, &cluster.balance, now);
+    let chosen = pick(&cluster.balance, &cluster.shares, load, draws, worker.turn());
+    let endpoint = chosen.and_then(|at| cluster.endpoints.get(at));
+    let endpoint = endpoint.ok_or_else(|| Refusal::new(Code::NO_ENDPOINT, cluster.name.to_string()))?;
+    endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
+    Ok((Arc::clone(endpoint), InFlight(Arc::clone(&endpoint.live))))
+}
+
+impl Latencies {
+    fn load(&self, endpoint: &EndpointLive, balance: &Balance, now: Instant) -> Load {
+        let in_flight = endpoint.in_flight.load(Ordering::Relaxed);
+        let Balance::PeakEwma { start, decay } = *balance else {
+            return Load { in_flight, seconds: 0.0 };
+        };
+        let believed = self.of(endpoint).unwrap_or_else(|| Ewma::new(start, now));
+        Load { in_flight, seconds: believed.at(now, decay) }
+    }
+
+    fn of(&self, endpoint: &EndpointLive) -> Option<Ewma> {
+        let measured = self.measured.borrow().get(endpoint.slot).copied().flatten()?;
+        (measured.id == endpoint.id).then_some(measured.ewma)
+    }
+
+    /// Notes that an endpoint took this long until its response began.
+    pub(crate) fn observe(&self, endpoint: &EndpointLive, balance: &Balance, took: Duration, now: Instant) {
+        let Balance::PeakEwma { start, decay } = *balance else { return };
+        let ewma = self.of(endpoint).unwrap_or_else(|| Ewma::new(start, now)).observe(took, now, decay);
+        let mut measured = self.measured.borrow_mut();
+        if measured.len() <= endpoint.slot {
+            measured.resize(endpoint.slot + 1, None);
+        }
+        measured[endpoint.slot] = Some(Measured { id: endpoint.id, ewma });
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

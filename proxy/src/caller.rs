@@ -1,0 +1,204 @@
+//! Who is at the near end of a connection: our app, or somebody who calls it. What is known of them is
+//! resolved once and held here, so that a request looks nothing up.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderValue, Request, Response, Version};
+use gauze_model::cluster::Workload;
+use gauze_model::listener::Mtls;
+use gauze_model::{Code, SpiffeId};
+
+use crate::answer::{Answer, Exchange};
+use crate::body::Body;
+use crate::config::Destination;
+use crate::headers::{GAUZE_PEER, PeerHeader};
+use crate::http;
+use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Protocol};
+use crate::record::Record;
+use crate::refusal::{Reader, Refusal};
+use crate::target::{EndpointTarget, OutboundTarget};
+use crate::worker::Worker;
+
+/// Either end that sends us requests.
+pub(crate) enum Caller {
+    App(FromApp),
+    Peer(FromPeer),
+}
+
+/// A connection of our app.
+pub(crate) struct FromApp {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) source: SocketAddr,
+    /// The address that the app dialled.
+    pub(crate) destination: SocketAddr,
+}
+
+/// A connection to our app.
+pub(crate) struct FromPeer {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) source: SocketAddr,
+    /// The pod's address that was dialled.
+    pub(crate) destination: SocketAddr,
+    pub(crate) app: Arc<EndpointTarget>,
+    who: Who,
+    /// Where requests count that do not say more of where they come from.
+    pub(crate) edge: Arc<EdgeMetrics>,
+    introduced: RefCell<Option<Introduced>>,
+}
+
+/// Who calls.
+enum Who {
+    /// Proved by mesh TLS.
+    Peer(SpiffeId),
+    /// Came in plaintext, to a port that wants it or not.
+    Outside(Mtls),
+}
+
+/// A `gauze-peer` header and what it means; a peer says the same again and again.
+struct Introduced {
+    value: HeaderValue,
+    edge: Arc<EdgeMetrics>,
+    version: Option<Version>,
+}
+
+impl Caller {
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        match self {
+            Caller::App(from) => &from.worker,
+            Caller::Peer(from) => &from.worker,
+        }
+    }
+
+    /// Carries one of its requests.
+    pub(crate) async fn carry(&self, request: Request<Body>) -> Response<Answer> {
+        match self {
+            Caller::App(from) => http::outbound(request, from).await,
+            Caller::Peer(from) => http::inbound(request, from).await,
+        }
+    }
+
+    /// Counts a request that was refused before it could be carried.
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        let (direction, source) = match self {
+            Caller::App(from) => (Direction::Outbound, from.source),
+            Caller::Peer(from) => (Direction::Inbound, from.source),
+        };
+        tracing::info!(%refusal, %source, "request refused");
+        self.worker().proxy.metrics.refused(direction, refusal.code);
+    }
+
+    /// How many streams it may have at once on one connection.
+    pub(crate) fn streams_max(&self) -> u32 {
+        let limits = &self.worker().proxy.settings.limits;
+        match self {
+            Caller::Peer(FromPeer { who: Who::Outside(_), .. }) => limits.streams_outside_max,
+            Caller::App(_) | Caller::Peer(_) => limits.streams_mesh_max,
+        }
+    }
+}
+
+impl FromApp {
+    /// What is known of the dialled address now. A connection outlives views: what it leads to may have
+    /// changed, and may have to be asked for again.
+    pub(crate) async fn target(&self) -> Result<Arc<OutboundTarget>, Refusal> {
+        let config = &self.worker.proxy.config;
+        if let Some(target) = config.view().outbound.get(&self.destination) {
+            return Ok(Arc::clone(target));
+        }
+        match config.outbound(self.destination).await? {
+            Destination::Target(target) => Ok(target),
+            Destination::PassThrough(_) => Err(Refusal::new(
+                Code::NO_ROUTE,
+                format!("nothing is known of {} any more", self.destination),
+            )),
+        }
+    }
+
+    /// What is told of a request that begins.
+    pub(crate) fn exchange(&self, head: &Parts) -> Exchange {
+        let (worker, reader) = (&self.worker, Reader::of(&head.headers));
+        let edge = Arc::clone(&worker.nowhere);
+        let protocol = protocol_of(head.version, reader);
+        let log = &worker.proxy.access_log;
+        let record = Record::request(log, edge, protocol, self.source, self.destination, head);
+        Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout)
+    }
+}
+
+impl FromPeer {
+    /// Somebody, until it is known who.
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        source: SocketAddr,
+        destination: SocketAddr,
+        app: Arc<EndpointTarget>,
+    ) -> FromPeer {
+        let edge = Arc::clone(&app.metrics);
+        let who = Who::Outside(Mtls::Strict);
+        FromPeer { worker, source, destination, app, who, edge, introduced: RefCell::default() }
+    }
+
+    /// It came without mesh TLS, to a port that takes this or not.
+    pub(crate) fn outside(self, mtls: Mtls) -> FromPeer {
+        FromPeer { who: Who::Outside(mtls), ..self }
+    }
+
+    /// Mesh TLS has proved who it is.
+    pub(crate) fn peer(self, identity: SpiffeId) -> FromPeer {
+        let workload = Workload { namespace: identity.namespace.clone(), ..Workload::default() };
+        let labels = EdgeLabels::of(Direction::Inbound, "", &workload, Some(&identity));
+        let edge = self.worker.proxy.metrics.edge(labels);
+        FromPeer { who: Who::Peer(identity), edge, ..self }
+    }
+
+    /// # Errors
+    /// It came in plaintext, and the port accepts mesh TLS only.
+    pub(crate) fn admit(&self) -> Result<(), Refusal> {
+        match self.who {
+            Who::Peer(_) | Who::Outside(Mtls::Permissive) => Ok(()),
+            Who::Outside(Mtls::Strict) => Err(Refusal::new(Code::PLAINTEXT_REFUSED, "")),
+        }
+    }
+
+    /// What is told of a request that begins, and the version to speak to the app: what the caller's app spoke.
+    pub(crate) fn exchange(&self, head: &Parts) -> (Exchange, Version) {
+        let (worker, reader) = (&self.worker, Reader::of(&head.headers));
+        let (edge, version) = self.introduction(&head.headers);
+        let version = version.unwrap_or(head.version);
+        let protocol = protocol_of(version, reader);
+        let log = &worker.proxy.access_log;
+        let record = Record::request(log, edge, protocol, self.source, self.destination, head);
+        (Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout), version)
+    }
+
+    /// Where the request counts, and what the caller's app spoke: believed only over mesh TLS.
+    fn introduction(&self, headers: &HeaderMap) -> (Arc<EdgeMetrics>, Option<Version>) {
+        let (Who::Peer(identity), Some(value)) = (&self.who, headers.get(GAUZE_PEER)) else {
+            return (Arc::clone(&self.edge), None);
+        };
+        let mut introduced = self.introduced.borrow_mut();
+        if let Some(known) = introduced.as_ref().filter(|known| known.value == value) {
+            return (Arc::clone(&known.edge), known.version);
+        }
+        let PeerHeader { mut workload, version } = PeerHeader::read(value);
+        // The namespace is the certificate's to say.
+        workload.namespace.clone_from(&identity.namespace);
+        let labels = EdgeLabels::of(Direction::Inbound, "", &workload, Some(identity));
+        let edge = self.worker.proxy.metrics.edge(labels);
+        *introduced = Some(Introduced { value: value.clone(), edge: Arc::clone(&edge), version });
+        (edge, version)
+    }
+}
+
+fn protocol_of(version: Version, reader: Reader) -> Protocol {
+    match (version, reader) {
+        (_, Reader::Grpc) => Protocol::Grpc,
+        (Version::HTTP_2, _) => Protocol::Http2,
+        (Version::HTTP_10, _) => Protocol::Http10,
+        _ => Protocol::Http1,
+    }
+}

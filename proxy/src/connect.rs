@@ -1,0 +1,428 @@
+//! Connections to endpoints: dialled, pooled, reused, retired. Pools belong to one worker; their key is
+//! how an endpoint is dialled (address and identity), whatever clusters hold it, and what is spoken.
+//!
+//! A request on a connection that turns out closed before a byte of it was taken goes out again on a
+//! fresh one at once: that is a lost race with the peer's idle time-out, not a retry. Retries are
+//! decided above (not yet).
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use gauze_model::Code;
+use gauze_model::cluster::Transport;
+use gauze_model::limits::Place;
+use http::{Request, Response};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::Proxy;
+use crate::answer::Outgoing;
+use crate::body::Body;
+use crate::h1;
+use crate::metrics::OpenConnection;
+use crate::refusal::Refusal;
+use crate::serve::framing_limits;
+use crate::stream::Stream;
+use crate::target::{ClusterLive, EndpointTarget, Limited, Peer, Permit};
+use crate::tls::{Alpn, TlsError};
+use crate::worker::Worker;
+
+/// The connections of one worker, by peer.
+#[derive(Default)]
+pub(crate) struct Pools {
+    by_peer: RefCell<HashMap<u64, Rc<Pool>>>,
+}
+
+/// The connections to one peer.
+pub(crate) struct Pool {
+    peer: Arc<Peer>,
+    /// Open and not retired; a second one only when the first has no stream left.
+    http2: RefCell<Vec<Rc<Http2>>>,
+    /// The HTTP/2 connection that is being opened, for all who wait for it.
+    opening: RefCell<Option<watch::Receiver<Opening>>>,
+    /// Idle, the longest idle first.
+    http1: RefCell<VecDeque<Idle>>,
+}
+
+type Opening = Option<Result<(), Refusal>>;
+
+struct Http2 {
+    sender: http2::SendRequest<Outgoing>,
+    streams: Cell<usize>,
+    /// What the peer permits at once (SETTINGS_MAX_CONCURRENT_STREAMS).
+    streams_max: Rc<Cell<usize>>,
+    idle_since: Cell<Instant>,
+    /// Before the earlier of the two leaves expires.
+    retire_at: Option<Instant>,
+}
+
+struct Idle {
+    connection: h1::client::Connection,
+    since: Instant,
+    live: Arc<ClusterLive>,
+    retire_at: Option<Instant>,
+}
+
+/// A stream of a shared connection, from its request to the end of its response.
+pub(crate) struct StreamHeld(Rc<Http2>);
+
+/// What is counted while a connection is open.
+struct Counted {
+    _permit: Permit,
+    _open: OpenConnection,
+}
+
+/// What is spoken to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Http1,
+    Http2,
+}
+
+/// A response whose body is still to come, and the stream that it comes on.
+pub(crate) type Sent = (Response<Body>, Option<StreamHeld>);
+
+/// How many windows of credit a peer may fill before we read: of one stream, of a connection.
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// A dead peer is noticed by pings while requests are in flight (Linkerd's interval).
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Sends a request on a pooled connection, or on a new one, and waits for the head of the response.
+pub(crate) async fn send(
+    worker: &Rc<Worker>,
+    to: &Arc<EndpointTarget>,
+    wire: Wire,
+    request: Request<Outgoing>,
+) -> Result<Sent, Refusal> {
+    let pool = worker.pools.of(&to.peer);
+    match wire {
+        Wire::Http1 => pool.send_http1(worker, to, request).await.map(|response| (response, None)),
+        Wire::Http2 => {
+            let (response, stream) = pool.send_http2(worker, to, request).await?;
+            Ok((response, Some(stream)))
+        }
+    }
+}
+
+/// Opens a connection: TCP, and mesh TLS where the endpoint is meshed, both within the connect time-out.
+/// What is `Mesh` is never dialled in plaintext.
+pub(crate) async fn dial(proxy: &Proxy, to: &EndpointTarget, alpn: Alpn) -> Result<Stream, Refusal> {
+    let address = to.peer.address;
+    let failed = |code: Code, why: &dyn std::fmt::Display| Refusal::new(code, format!("{address}: {why}"));
+    let open = async {
+        let tcp = TcpStream::connect(address).await.map_err(|error| failed(Code::CONNECT_FAILED, &error))?;
+        match &to.peer.transport {
+            Transport::Plain => Stream::plain(tcp).map_err(|error| failed(Code::CONNECT_FAILED, &error)),
+            Transport::Mesh(identity) => {
+                let opened = proxy.tls.connect(tcp, identity, alpn).await;
+                opened.map_err(|error| failed(code_of(&error), &error))
+            }
+        }
+    };
+    let opened = match tokio::time::timeout(to.terms.connect_timeout, open).await {
+        Ok(opened) => opened,
+        Err(_) => Err(failed(Code::CONNECT_TIMEOUT, &format_args!("{:?}", to.terms.connect_timeout))),
+    };
+    opened.inspect_err(|_| to.metrics.dial_failed())
+}
+
+fn code_of(error: &TlsError) -> Code {
+    match error {
+        TlsError::NoCredentials => Code::NO_CERTIFICATE,
+        TlsError::Identity(_) => Code::UPSTREAM_IDENTITY,
+        _ => Code::UPSTREAM_TLS,
+    }
+}
+
+impl Pools {
+    fn of(&self, peer: &Arc<Peer>) -> Rc<Pool> {
+        let mut pools = self.by_peer.borrow_mut();
+        Rc::clone(pools.entry(peer.id).or_insert_with(|| Rc::new(Pool::new(Arc::clone(peer)))))
+    }
+
+    /// Closes what was idle for too long or is to be replaced, and forgets peers that nothing stands for any more.
+    pub(crate) fn sweep(&self, now: Instant, idle_timeout: Duration) {
+        self.by_peer.borrow_mut().retain(|_, pool| {
+            pool.sweep(now, idle_timeout);
+            pool.is_wanted()
+        });
+    }
+
+    /// Closes idle connections that count against a cluster's limit, to make room for one to another endpoint.
+    fn make_room(&self, live: &Arc<ClusterLive>) {
+        for pool in self.by_peer.borrow().values() {
+            pool.http1.borrow_mut().retain(|idle| !Arc::ptr_eq(&idle.live, live));
+        }
+    }
+}
+
+impl Pool {
+    fn new(peer: Arc<Peer>) -> Pool {
+        Pool { peer, http2: RefCell::default(), opening: RefCell::default(), http1: RefCell::default() }
+    }
+
+    /// While a view or a request holds the peer. What is not wanted is dropped with its idle
+    /// connections; busy ones end with their requests.
+    fn is_wanted(&self) -> bool {
+        Arc::strong_count(&self.peer) > 1
+    }
+
+    fn sweep(&self, now: Instant, idle_timeout: Duration) {
+        let is_over = |since: Instant, retire_at: Option<Instant>| {
+            now.duration_since(since) >= idle_timeout || retire_at.is_some_and(|at| at <= now)
+        };
+        self.http1.borrow_mut().retain(|idle| !is_over(idle.since, idle.retire_at));
+        self.http2.borrow_mut().retain(|connection| {
+            let is_idle = connection.streams.get() == 0;
+            !(connection.sender.is_closed()
+                || is_idle && is_over(connection.idle_since.get(), connection.retire_at))
+        });
+    }
+
+    async fn send_http2(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        to: &Arc<EndpointTarget>,
+        mut request: Request<Outgoing>,
+    ) -> Result<(Response<Body>, StreamHeld), Refusal> {
+        loop {
+            let (stream, is_reused) = self.stream(worker, to).await?;
+            let mut sender = stream.0.sender.clone();
+            let mut failed = match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response.map(Body::from), stream)),
+                Err(failed) => failed,
+            };
+            match failed.take_message() {
+                Some(unsent) if is_reused => request = unsent,
+                _ => return Err(broken(to, failed.error())),
+            }
+        }
+    }
+
+    /// A stream of an open connection (true), or of a new one (false).
+    async fn stream(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        to: &Arc<EndpointTarget>,
+    ) -> Result<(StreamHeld, bool), Refusal> {
+        if let Some(stream) = self.free_stream() {
+            return Ok((stream, true));
+        }
+        loop {
+            self.opened(worker, to).await?;
+            if let Some(stream) = self.free_stream() {
+                return Ok((stream, false));
+            }
+        }
+    }
+
+    fn free_stream(&self) -> Option<StreamHeld> {
+        let now = Instant::now();
+        let mut connections = self.http2.borrow_mut();
+        connections.retain(|connection| connection.is_fresh(now));
+        connections.iter().find(|connection| connection.has_room()).map(StreamHeld::new)
+    }
+
+    /// Waits for the connection that is being opened; opens one if none is.
+    async fn opened(self: &Rc<Self>, worker: &Rc<Worker>, to: &Arc<EndpointTarget>) -> Result<(), Refusal> {
+        let opening = self.opening.borrow().clone();
+        let mut opening = match opening {
+            Some(opening) => opening,
+            None => self.open(worker, to),
+        };
+        let opened = opening.wait_for(Option::is_some).await.map(|opened| opened.clone());
+        opened.ok().flatten().unwrap_or_else(|| Err(Refusal::new(Code::INTERNAL, "the dialling task ended")))
+    }
+
+    /// Opens a connection in a task of its own: whoever asked first may go away, others wait for it too.
+    fn open(self: &Rc<Self>, worker: &Rc<Worker>, to: &Arc<EndpointTarget>) -> watch::Receiver<Opening> {
+        let (done, opening) = watch::channel(None);
+        *self.opening.borrow_mut() = Some(opening.clone());
+        let (pool, worker, to) = (Rc::clone(self), Rc::clone(worker), Arc::clone(to));
+        tokio::task::spawn_local(async move {
+            let opened = open_http2(&worker, &to).await;
+            let opened = opened.map(|connection| pool.http2.borrow_mut().push(Rc::new(connection)));
+            pool.opening.borrow_mut().take();
+            // Nobody waits any more: the connection is in the pool for the next one.
+            let _ = done.send(Some(opened));
+        });
+        opening
+    }
+
+    async fn send_http1(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        to: &Arc<EndpointTarget>,
+        mut request: Request<Outgoing>,
+    ) -> Result<Response<Body>, Refusal> {
+        while let Some(connection) = self.idle() {
+            let failed = match connection.send(request).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => failed,
+            };
+            match failed.unsent {
+                Some(unsent) => request = *unsent,
+                None => return Err(broken(to, &failed.kind)),
+            }
+        }
+        let connection = self.open_http1(worker, to).await?;
+        connection.send(request).await.map_err(|failed| broken(to, &failed.kind))
+    }
+
+    /// The connection that was used last, if it can still be used.
+    fn idle(&self) -> Option<h1::client::Connection> {
+        let now = Instant::now();
+        loop {
+            let idle = self.http1.borrow_mut().pop_back()?;
+            let is_expired = idle.retire_at.is_some_and(|at| at <= now);
+            if !is_expired && idle.connection.is_usable() {
+                return Some(idle.connection);
+            }
+        }
+    }
+
+    async fn open_http1(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        to: &Arc<EndpointTarget>,
+    ) -> Result<h1::client::Connection, Refusal> {
+        let permit = loop {
+            // Asked for before looking, so that nothing freed in between is missed.
+            let mut freed = pin!(to.terms.live.freed.notified());
+            freed.as_mut().enable();
+            if let Some(_waiting) = place(worker, to)? {
+                freed.await;
+            }
+            if let Some(connection) = self.idle() {
+                return Ok(connection);
+            }
+            if let Ok(permit) = to.terms.take(Limited::Connections) {
+                break permit;
+            }
+        };
+        let stream = dial(&worker.proxy, to, Alpn::Http1).await?;
+        let counted = Counted { _permit: permit, _open: to.metrics.dialled() };
+        let retire_at = retire_at(&stream);
+        let (pool, live) = (Rc::downgrade(self), Arc::clone(&to.terms.live));
+        let home = move |connection| {
+            // A pool that is gone lost its endpoint: the connection ends here.
+            let Some(pool) = pool.upgrade() else { return };
+            let idle = Idle { connection, since: Instant::now(), live: Arc::clone(&live), retire_at };
+            pool.http1.borrow_mut().push_back(idle);
+            live.freed.notify_waiters();
+        };
+        let limits = framing_limits(&worker.proxy.settings.limits);
+        Ok(h1::client::Connection::new(stream, limits, Rc::new(home), counted))
+    }
+}
+
+/// What a request does that finds no free connection: `None`, it may open one (idle ones to other
+/// endpoints give way); else it waits, and holds its place in the queue.
+fn place(worker: &Worker, to: &EndpointTarget) -> Result<Option<Permit>, Refusal> {
+    let terms = &to.terms;
+    if terms.limits.admit_connection(terms.live.in_use()).is_err() {
+        worker.pools.make_room(&terms.live);
+    }
+    match terms.limits.place(terms.live.in_use())? {
+        Place::Open => Ok(None),
+        Place::Wait => Ok(Some(terms.take(Limited::Pending)?)),
+    }
+}
+
+async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, Refusal> {
+    // Streams share connections, so a request never waits for one here: it opens one, or is refused.
+    place(worker, to)?;
+    let permit = to.terms.take(Limited::Connections)?;
+    let stream = dial(&worker.proxy, to, Alpn::Http2).await?;
+    let counted = Counted { _permit: permit, _open: to.metrics.dialled() };
+    let retire_at = retire_at(&stream);
+    let limits = &worker.proxy.settings.limits;
+    let mut builder = http2::Builder::new(LocalTasks);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let opened = builder.handshake(TokioIo::new(stream)).await;
+    let (sender, mut connection) = opened.map_err(|error| broken(to, &error))?;
+    let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
+    let told = Rc::clone(&streams_max);
+    tokio::task::spawn_local(async move {
+        let ended = poll_fn(|cx| {
+            let ended = Pin::new(&mut connection).poll(cx);
+            told.set(connection.current_max_send_streams());
+            ended
+        });
+        if let Err(error) = ended.await {
+            tracing::debug!(%error, "an HTTP/2 connection to an endpoint ended");
+        }
+        drop(counted);
+    });
+    Ok(Http2 { sender, streams: Cell::new(0), streams_max, idle_since: Cell::new(Instant::now()), retire_at })
+}
+
+/// A request that went out, wholly or in part, and got no response.
+fn broken(to: &EndpointTarget, error: &dyn std::error::Error) -> Refusal {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    let innermost = causes.last().map_or_else(String::new, |cause| format!(": {cause}"));
+    Refusal::new(Code::UPSTREAM_RESET, format!("{}: {error}{innermost}", to.peer.address))
+}
+
+/// When a mesh connection stops taking requests: a fifth of its leaf's remaining life before the end of
+/// it, at most a minute, so that what is in flight then can finish.
+pub(crate) fn retire_at(stream: &Stream) -> Option<Instant> {
+    let left = stream.leaf_expiry()?.duration_since(SystemTime::now()).unwrap_or_default();
+    Some(Instant::now() + left.saturating_sub((left / 5).min(RETIRE_BEFORE)))
+}
+
+const RETIRE_BEFORE: Duration = Duration::from_secs(60);
+
+impl Http2 {
+    fn is_fresh(&self, now: Instant) -> bool {
+        !self.sender.is_closed() && self.retire_at.is_none_or(|at| now < at)
+    }
+
+    fn has_room(&self) -> bool {
+        // Where a peer permits none, the first request waits on the stream that it does not get.
+        self.streams.get() < self.streams_max.get().max(1)
+    }
+}
+
+impl StreamHeld {
+    fn new(connection: &Rc<Http2>) -> StreamHeld {
+        connection.streams.set(connection.streams.get() + 1);
+        StreamHeld(Rc::clone(connection))
+    }
+}
+
+impl Drop for StreamHeld {
+    fn drop(&mut self) {
+        let connection = &self.0;
+        connection.streams.set(connection.streams.get() - 1);
+        if connection.streams.get() == 0 {
+            connection.idle_since.set(Instant::now());
+        }
+    }
+}
+
+/// Lets hyper start its tasks on this worker.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalTasks;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}

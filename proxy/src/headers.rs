@@ -1,0 +1,354 @@
+//! Headers at the edges of the mesh: what ends at a hop, what only a proxy may say, what ties the
+//! requests of one call together. Pure functions over `HeaderMap`; trace headers (W3C `traceparent`,
+//! `tracestate`, `baggage`, and B3) are ordinary headers and pass as they are.
+
+use std::net::SocketAddr;
+
+use gauze_model::Code;
+use gauze_model::cluster::Workload;
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Response, Uri, Version};
+
+use crate::record::REQUEST_ID;
+use crate::refusal::Refusal;
+use crate::settings::LimitSettings;
+
+/// The code of a refusal, in every response that a proxy made itself.
+pub(crate) const GAUZE_ERROR: HeaderName = HeaderName::from_static("gauze-error");
+
+/// What a sidecar says of itself to the other sidecar; believed only over mesh TLS.
+pub(crate) const GAUZE_PEER: HeaderName = HeaderName::from_static("gauze-peer");
+
+/// All headers of this prefix are the proxies' own.
+const OURS: &str = "gauze-";
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const PROXY_AUTHENTICATE: HeaderName = HeaderName::from_static("proxy-authenticate");
+const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
+
+/// What ends at this hop even if `Connection` does not name it (RFC 9110, 7.6.1). `TE` and
+/// `Transfer-Encoding` are looked at one by one; the proxy authentication is between us and nobody.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Makes the head of a request of our app one that leaves this proxy. Without a host it is for the
+/// address that was dialled.
+///
+/// # Errors
+/// The host is no authority.
+pub(crate) fn come_from_app(
+    head: &mut Parts,
+    dialled: SocketAddr,
+    draw_id: impl FnOnce() -> u128,
+) -> Result<(), Refusal> {
+    strip_ours(&mut head.headers);
+    strip_hop_by_hop(&mut head.headers);
+    settle_authority(head, dialled)?;
+    ensure_request_id(&mut head.headers, draw_id);
+    Ok(())
+}
+
+/// Makes the response of an endpoint one that goes back to the client. What a peer's proxy says of
+/// itself stays; apps and hosts outside the mesh have nothing to say in its name.
+pub(crate) fn go_back<B>(response: &mut Response<B>, is_from_mesh: bool) {
+    strip_hop_by_hop(response.headers_mut());
+    if !is_from_mesh {
+        strip_ours(response.headers_mut());
+    }
+}
+
+/// Removes what is meant for one hop only.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    keep_only_trailers_of_te(headers);
+}
+
+/// What `Connection` names; never what says how the message is framed or where it goes, else a
+/// client could have us remove those (RFC 9110, 7.6.1: end-to-end fields are no connection options).
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .filter(|name| ![HOST, TE, TRAILER, http::header::CONTENT_LENGTH].contains(name))
+        .collect()
+}
+
+/// `TE: trailers` is what gRPC servers ask for, and HTTP/2 permits nothing else (RFC 9113, 8.2.2).
+fn keep_only_trailers_of_te(headers: &mut HeaderMap) {
+    let Some(value) = headers.get(TE) else { return };
+    if value == "trailers" {
+        return;
+    }
+    let wants = value
+        .to_str()
+        .is_ok_and(|codings| codings.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
+    if wants {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(TE);
+    }
+}
+
+/// Removes what only a proxy may say, from an app or from outside.
+pub(crate) fn strip_ours(headers: &mut HeaderMap) {
+    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(OURS)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Gives the request an id if it has none (Envoy's header; a random UUID, RFC 9562, 5.4).
+pub(crate) fn ensure_request_id(headers: &mut HeaderMap, draw: impl FnOnce() -> u128) {
+    if headers.contains_key(REQUEST_ID) {
+        return;
+    }
+    let bits = draw() & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let id = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    headers.insert(REQUEST_ID, HeaderValue::from_str(&id).expect("hexadecimal digits and dashes"));
+}
+
+/// Writes where a request goes into its URI and nowhere else, whatever version it came in: HTTP/2 takes
+/// it from there, and our HTTP/1 codec makes it `Host` again.
+///
+/// # Errors
+/// The host is no authority.
+pub(crate) fn settle_authority(head: &mut Parts, dialled: SocketAddr) -> Result<(), Refusal> {
+    let host = head.headers.remove(HOST);
+    if head.uri.authority().is_some() {
+        return Ok(());
+    }
+    let authority = match host {
+        Some(host) => Authority::try_from(host.as_bytes()),
+        None => Authority::try_from(dialled.to_string()),
+    };
+    let authority =
+        authority.map_err(|_| Refusal::new(Code::BAD_HOST, "the Host header is no host and port"))?;
+    set_target(head, Some(authority), None);
+    Ok(())
+}
+
+/// Replaces the authority or the path of a request, or both.
+pub(crate) fn set_target(head: &mut Parts, authority: Option<Authority>, path: Option<PathAndQuery>) {
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.authority = authority.or(parts.authority);
+    parts.path_and_query = path.or(parts.path_and_query);
+    if parts.authority.is_some() {
+        parts.scheme.get_or_insert(Scheme::HTTP);
+        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    }
+    head.uri = Uri::from_parts(parts).expect("with an authority, a scheme and a path are there too");
+}
+
+/// Holds an HTTP/2 request to what our HTTP/1 codec sees to by itself.
+///
+/// # Errors
+/// It exceeds a limit, or asks for a tunnel.
+pub(crate) fn within_limits(head: &Parts, limits: &LimitSettings) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::new(Code::METHOD_NOT_SUPPORTED, ""));
+    }
+    let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if path > limits.uri_bytes_max {
+        return Err(Refusal::new(Code::URI_TOO_LONG, format!("more than {} bytes", limits.uri_bytes_max)));
+    }
+    if head.headers.len() > limits.headers_max {
+        return Err(Refusal::new(
+            Code::HEADERS_TOO_LARGE,
+            format!("more than {} headers", limits.headers_max),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the request is a gRPC call: its refusals carry a gRPC status.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes();
+        kind.starts_with(b"application/grpc") && matches!(kind.get(16), None | Some(b'+' | b';'))
+    })
+}
+
+/// What a peer says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerHeader {
+    pub(crate) workload: Workload,
+    /// What its app spoke; the app here is spoken to likewise.
+    pub(crate) version: Option<Version>,
+}
+
+impl PeerHeader {
+    /// `ns=shop;pod=web-0;app=web;version=v1;protocol=http/1.1`.
+    pub(crate) fn to_value(&self) -> Option<HeaderValue> {
+        let Workload { namespace, pod, app, version, uid: _ } = &self.workload;
+        let protocol = match self.version {
+            Some(Version::HTTP_2) => "h2",
+            Some(Version::HTTP_10) => "http/1.0",
+            _ => "http/1.1",
+        };
+        let value = format!("ns={namespace};pod={pod};app={app};version={version};protocol={protocol}");
+        HeaderValue::try_from(value).ok()
+    }
+
+    /// Reads the header leniently: fields that are not known are for later versions.
+    pub(crate) fn read(value: &HeaderValue) -> PeerHeader {
+        let mut peer = PeerHeader::default();
+        let fields = value.to_str().unwrap_or_default().split(';').filter_map(|field| field.split_once('='));
+        for (key, value) in fields {
+            match key {
+                "ns" => peer.workload.namespace = value.to_owned(),
+                "pod" => peer.workload.pod = value.to_owned(),
+                "app" => peer.workload.app = value.to_owned(),
+                "version" => peer.workload.version = value.to_owned(),
+                "protocol" => peer.version = version_of(value),
+                _ => {}
+            }
+        }
+        peer
+    }
+}
+
+fn version_of(protocol: &str) -> Option<Version> {
+    match protocol {
+        "h2" => Some(Version::HTTP_2),
+        "http/1.1" => Some(Version::HTTP_11),
+        "http/1.0" => Some(Version::HTTP_10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        pairs.collect::<Vec<(HeaderName, HeaderValue)>>().into_iter().collect()
+    }
+
+    #[test]
+    fn what_is_meant_for_one_hop_ends_there() {
+        for (what, before, after) in [
+            (
+                "the usual ones",
+                vec![("connection", "keep-alive"), ("keep-alive", "5"), ("a", "b")],
+                vec![("a", "b")],
+            ),
+            (
+                "what Connection names",
+                vec![("connection", "close, X-Hop"), ("x-hop", "1"), ("x", "2")],
+                vec![("x", "2")],
+            ),
+            (
+                "but not the framing",
+                vec![("connection", "content-length"), ("content-length", "3")],
+                vec![("content-length", "3")],
+            ),
+            (
+                "an upgrade",
+                vec![("connection", "upgrade"), ("upgrade", "h2c"), ("http2-settings", "x")],
+                vec![("http2-settings", "x")],
+            ),
+            ("te as gRPC needs it stays", vec![("te", "trailers")], vec![("te", "trailers")]),
+            ("te keeps trailers only", vec![("te", "gzip, Trailers")], vec![("te", "trailers")]),
+            ("te without trailers goes", vec![("te", "gzip")], vec![]),
+            (
+                "trace headers pass",
+                vec![("traceparent", "00-a-b-01"), ("b3", "0")],
+                vec![("traceparent", "00-a-b-01"), ("b3", "0")],
+            ),
+        ] {
+            let mut map = headers(&before);
+            strip_hop_by_hop(&mut map);
+            assert_eq!(map, headers(&after), "{what}");
+        }
+    }
+
+    #[test]
+    fn only_proxies_speak_for_the_mesh() {
+        let mut map =
+            headers(&[("gauze-peer", "ns=admin"), ("gauze-error", "M3001"), ("gauze", "mine"), ("a", "b")]);
+        strip_ours(&mut map);
+        assert_eq!(map, headers(&[("gauze", "mine"), ("a", "b")]));
+    }
+
+    #[test]
+    fn a_request_id_is_made_if_it_is_absent() {
+        let mut map = HeaderMap::new();
+        ensure_request_id(&mut map, || u128::MAX);
+        assert_eq!(map, headers(&[("x-request-id", "ffffffff-ffff-4fff-bfff-ffffffffffff")]));
+        let mut map = headers(&[("x-request-id", "mine")]);
+        ensure_request_id(&mut map, || unreachable!());
+        assert_eq!(map, headers(&[("x-request-id", "mine")]));
+    }
+
+    #[test]
+    fn the_authority_stands_in_the_uri_alone() {
+        for (uri, host, wanted) in [
+            ("/items?a=1", Some("cart:80"), Ok("http://cart:80/items?a=1")),
+            ("http://cart/items", Some("cart"), Ok("http://cart/items")),
+            ("/", None, Ok("http://10.96.0.12:80/")),
+            ("/", Some("a b"), Err(Code::BAD_HOST)),
+        ] {
+            let mut request = http::Request::builder().uri(uri);
+            if let Some(host) = host {
+                request = request.header(HOST, host);
+            }
+            let mut head = request.body(()).unwrap().into_parts().0;
+            let settled =
+                settle_authority(&mut head, "10.96.0.12:80".parse().unwrap()).map(|()| head.uri.to_string());
+            assert_eq!(settled.as_deref().map_err(|refusal| refusal.code), wanted, "{uri} {host:?}");
+            assert!(!head.headers.contains_key(HOST));
+        }
+    }
+
+    #[test]
+    fn a_peer_is_read_as_it_was_written() {
+        let workload = Workload {
+            namespace: "shop".into(),
+            pod: "web-0".into(),
+            app: "web".into(),
+            version: "v1".into(),
+            uid: String::new(),
+        };
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            let peer = PeerHeader { workload: workload.clone(), version: Some(version) };
+            assert_eq!(PeerHeader::read(&peer.to_value().unwrap()), peer);
+        }
+        let later = HeaderValue::from_static("ns=shop;zone=a;protocol=h3;nonsense");
+        let wanted = Workload { namespace: "shop".into(), ..Workload::default() };
+        assert_eq!(PeerHeader::read(&later), PeerHeader { workload: wanted, version: None });
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for (kind, wanted) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;v=1", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_grpc(&headers(&[("content-type", kind)])), wanted, "{kind}");
+        }
+    }
+}

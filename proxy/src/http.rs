@@ -1,0 +1,171 @@
+//! THE REQUEST PATH. `outbound` carries what our app sends, `inbound` what comes to our app; each reads
+//! top to bottom as the life of one request. A phase is a line; a failure is one [`Refusal`]. Whatever
+//! happens, the [`Record`] tells metrics and access log when the response has ended.
+//!
+//! What needs bytes, sockets or pools lies below (`connect`, `answer`); what needs none is `gauze_model`'s.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gauze_model::Code;
+use gauze_model::route::{Action, Backend, Redirect, RequestHead, split};
+use http::header::LOCATION;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+
+use crate::answer::{Answer, Exchange, Held};
+use crate::balance;
+use crate::body::Body;
+use crate::caller::{FromApp, FromPeer};
+use crate::connect::{self, Wire};
+use crate::headers;
+use crate::refusal::Refusal;
+use crate::settings::Carrier;
+use crate::target::{ClusterTarget, EndpointTarget, Limited};
+
+type RouteRule = gauze_model::RouteRule<Arc<ClusterTarget>>;
+
+/// A response on its way back, and what it holds until it has ended.
+type Carried = Result<(Response<Body>, Option<Held>), Refusal>;
+
+/// Carries one request of our app to an endpoint.
+pub(crate) async fn outbound(request: Request<Body>, from: &FromApp) -> Response<Answer> {
+    let (head, body) = request.into_parts();
+    let mut exchange = from.exchange(&head);
+    let carried = carry_outbound(head, body, from, &mut exchange).await;
+    exchange.answer(carried)
+}
+
+async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &mut Exchange) -> Carried {
+    let worker = &from.worker;
+    headers::within_limits(&head, &worker.proxy.settings.limits)?;
+    headers::come_from_app(&mut head, from.destination, || worker.draw_id())?;
+
+    let target = from.target().await?; // as it is known now: routes may change while a connection lives
+    let rule = target.rule(&request_head(&head)).ok_or_else(|| no_route(&target.origin))?;
+    let backend = match &rule.action {
+        Action::Forward(backends) => split(backends, worker.draw()).ok_or_else(|| no_backend(rule))?,
+        Action::Redirect(redirect) => return Ok((redirected(redirect, rule, &head, from), None)),
+        Action::Respond(_) => return Err(no_backend(rule)),
+    };
+
+    let cluster = &backend.cluster;
+    let place = cluster.terms.take(Limited::Requests)?;
+    let version = head.version;
+    change_request(&mut head, rule, backend);
+
+    // Retries will be decided here (not yet): each try chooses again and sends again.
+    let (endpoint, in_flight) = balance::choose(worker, cluster)?;
+    exchange.goes_to(&endpoint);
+    introduce(&mut head, &endpoint, worker.peer_value(version));
+    let wire = wire(version, &endpoint, worker.proxy.settings.limits.http1_carrier);
+    let began = Instant::now();
+    let sent = connect::send(worker, &endpoint, wire, exchange.request(head, body, wire));
+    let (mut response, stream) = exchange.unless_idle(sent).await?;
+    let now = Instant::now();
+    worker.latencies.observe(&endpoint.live, &cluster.balance, now - began, now);
+
+    headers::go_back(&mut response, endpoint.peer.identity().is_some());
+    backend.response_headers.apply(response.headers_mut());
+    rule.filters.response_headers.apply(response.headers_mut());
+    Ok((response, Some(Held { stream, in_flight: Some(in_flight), place: Some(place) })))
+}
+
+/// Carries one request that comes to our app, from a peer or from outside the mesh.
+pub(crate) async fn inbound(request: Request<Body>, from: &FromPeer) -> Response<Answer> {
+    let (head, body) = request.into_parts();
+    let (mut exchange, version) = from.exchange(&head);
+    let carried = carry_inbound(head, body, version, from, &mut exchange).await;
+    exchange.answer(carried)
+}
+
+async fn carry_inbound(
+    mut head: Parts,
+    body: Body,
+    version: Version,
+    from: &FromPeer,
+    exchange: &mut Exchange,
+) -> Carried {
+    let worker = &from.worker;
+    from.admit()?; // strict mTLS; authorization will be decided here (not yet)
+    headers::within_limits(&head, &worker.proxy.settings.limits)?;
+    headers::come_from_app(&mut head, from.destination, || worker.draw_id())?;
+
+    // The app is connected to before a byte of the body is read.
+    let wire = if version == Version::HTTP_2 { Wire::Http2 } else { Wire::Http1 };
+    exchange.goes_to_app(&from.app);
+    let sent = connect::send(worker, &from.app, wire, exchange.request(head, body, wire));
+    let sent = exchange.unless_idle(sent).await;
+    let (mut response, stream) = sent.map_err(Refusal::of_the_app)?;
+
+    headers::go_back(&mut response, false);
+    Ok((response, Some(Held { stream, in_flight: None, place: None })))
+}
+
+/// What routes look at.
+fn request_head(head: &Parts) -> RequestHead<'_> {
+    RequestHead {
+        method: &head.method,
+        authority: head.uri.authority().map_or("", Authority::as_str),
+        path: head.uri.path(),
+        query: head.uri.query(),
+        headers: &head.headers,
+    }
+}
+
+fn no_route(origin: &gauze_model::Origin) -> Refusal {
+    Refusal::new(Code::NO_ROUTE, origin.to_string())
+}
+
+fn no_backend(rule: &RouteRule) -> Refusal {
+    Refusal::new(Code::NO_BACKEND, rule.origin.to_string())
+}
+
+/// The header changes of rule and backend, and the rewrite; the rule matched what stood there before.
+fn change_request(head: &mut Parts, rule: &RouteRule, backend: &Backend<Arc<ClusterTarget>>) {
+    let rewrite = &rule.filters.rewrite;
+    let path = rewrite.path_and_query(&rule.matches.path, &request_head(head));
+    // The control plane refuses rewrites that yield no path or host; should one slip through, the rest holds.
+    let path = path.and_then(|path| PathAndQuery::try_from(path).ok());
+    let host = rewrite.host.as_deref().and_then(|host| Authority::try_from(host).ok());
+    if path.is_some() || host.is_some() {
+        headers::set_target(head, host, path);
+    }
+    rule.filters.request_headers.apply(&mut head.headers);
+    backend.request_headers.apply(&mut head.headers);
+}
+
+fn redirected(redirect: &Redirect, rule: &RouteRule, head: &Parts, from: &FromApp) -> Response<Body> {
+    let location =
+        redirect.location(&rule.matches.path, &request_head(head), "http", from.destination.port());
+    let mut response = Response::new(Body::empty());
+    match HeaderValue::try_from(location) {
+        Ok(location) => {
+            *response.status_mut() = redirect.status;
+            response.headers_mut().insert(LOCATION, location);
+        }
+        Err(_) => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+    }
+    rule.filters.response_headers.apply(response.headers_mut());
+    response
+}
+
+/// Says to the next sidecar who we are; to nobody else.
+fn introduce(head: &mut Parts, endpoint: &EndpointTarget, peer_value: Option<HeaderValue>) {
+    if endpoint.peer.identity().is_some()
+        && let Some(value) = peer_value
+    {
+        head.headers.insert(headers::GAUZE_PEER, value);
+    }
+}
+
+/// What is spoken to an endpoint: what the app spoke, except that between sidecars HTTP/1 rides on HTTP/2.
+fn wire(version: Version, endpoint: &EndpointTarget, carrier: Carrier) -> Wire {
+    let is_meshed = endpoint.peer.identity().is_some();
+    match version {
+        Version::HTTP_2 => Wire::Http2,
+        _ if is_meshed && carrier == Carrier::H2 => Wire::Http2,
+        _ => Wire::Http1,
+    }
+}

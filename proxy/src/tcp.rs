@@ -1,0 +1,304 @@
+//! The life of an opaque connection: split by weight, balanced, connected, then bytes both ways until
+//! both sides have ended. A side that ends is half-closed on the other, which may go on.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use gauze_model::Code;
+use gauze_model::route::share;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use crate::balance::{self, InFlight};
+use crate::caller::{FromApp, FromPeer};
+use crate::config::Config;
+use crate::connect;
+use crate::detect::Speaks;
+use crate::metrics::{EdgeMetrics, OpenConnection, Protocol};
+use crate::record::Record;
+use crate::refusal::Refusal;
+use crate::stream::Stream;
+use crate::target::{EndpointTarget, Limited, OutboundTarget, Permit};
+use crate::tls::Alpn;
+use crate::worker::Worker;
+
+/// The way to the server, opened.
+pub(crate) struct Upstream {
+    pub(crate) stream: Stream,
+    pub(crate) to: Arc<EndpointTarget>,
+    _permit: Permit,
+    _open: OpenConnection,
+    _in_flight: Option<InFlight>,
+}
+
+/// Carries an opaque connection of our app, on the way that detection opened or on a new one.
+pub(crate) async fn outbound(
+    from: &FromApp,
+    client: Stream,
+    target: &OutboundTarget,
+    speaks: Speaks,
+    upstream: Option<Upstream>,
+) -> Result<(), Refusal> {
+    let mut record = begin(&from.worker, &from.worker.nowhere, speaks, from.source, from.destination);
+    let upstream = match upstream {
+        Some(upstream) => upstream,
+        None => open(&from.worker, target).await.inspect_err(|refusal| record.error = Some(refusal.code))?,
+    };
+    record.edge = Arc::clone(&upstream.to.metrics);
+    record.endpoint = Some(upstream.to.peer.address);
+    carry(client, upstream.stream, &mut record).await;
+    Ok(())
+}
+
+/// Carries an opaque connection to our app.
+pub(crate) async fn inbound(
+    from: &FromPeer,
+    client: Stream,
+    speaks: Speaks,
+    upstream: Option<Upstream>,
+) -> Result<(), Refusal> {
+    let mut record = begin(&from.worker, &from.edge, speaks, from.source, from.destination);
+    record.endpoint = Some(from.app.peer.address);
+    let upstream = match upstream {
+        Some(upstream) => Ok(upstream),
+        None => open_to(&from.worker, Arc::clone(&from.app)).await.map_err(Refusal::of_the_app),
+    };
+    let upstream = upstream.inspect_err(|refusal| record.error = Some(refusal.code))?;
+    carry(client, upstream.stream, &mut record).await;
+    Ok(())
+}
+
+/// Carries a connection to an address that nobody knows, as it is, until somebody says that it is in
+/// the mesh: then it must come again, with identity.
+pub(crate) async fn pass_through(from: &FromApp, mut client: Stream) -> Result<(), Refusal> {
+    let proxy = &from.worker.proxy;
+    proxy.metrics.connections_outside.inc();
+    let mut record = begin(&from.worker, &from.worker.nowhere, Speaks::Opaque, from.source, from.destination);
+    let mut server =
+        dial_outside(from.destination).await.inspect_err(|refusal| record.error = Some(refusal.code))?;
+    record.endpoint = Some(from.destination);
+    tokio::select! {
+        () = carry_between(&mut client, &mut server, &mut record) => Ok(()),
+        () = now_meshed(&proxy.config, from.destination) => {
+            record.error = Some(Code::NOW_MESHED);
+            Err(Refusal::new(Code::NOW_MESHED, from.destination.to_string()))
+        }
+    }
+}
+
+/// Hosts outside the mesh may be far away.
+const OUTSIDE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+async fn dial_outside(address: SocketAddr) -> Result<Stream, Refusal> {
+    let failed = |code: Code, why: String| Refusal::new(code, format!("{address}: {why}"));
+    let dialled = tokio::time::timeout(OUTSIDE_CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+    let dialled =
+        dialled.map_err(|_| failed(Code::CONNECT_TIMEOUT, format!("{OUTSIDE_CONNECT_TIMEOUT:?}")))?;
+    let dialled = dialled.and_then(Stream::plain);
+    dialled.map_err(|error| failed(Code::CONNECT_FAILED, error.to_string()))
+}
+
+/// Completes when an address is known to have mesh endpoints.
+async fn now_meshed(config: &Config, address: SocketAddr) {
+    let mut changes = config.changes();
+    loop {
+        if config.view().outbound.get(&address).is_some_and(|target| target.is_meshed()) {
+            return;
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn begin(
+    worker: &Worker,
+    edge: &Arc<EdgeMetrics>,
+    speaks: Speaks,
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> Record {
+    let protocol = if speaks == Speaks::Tls { Protocol::Tls } else { Protocol::Tcp };
+    Record::connection(&worker.proxy.access_log, Arc::clone(edge), protocol, source, destination)
+}
+
+/// Opens the way that a dialled address's opaque connections take: a share by weight, an endpoint of it.
+pub(crate) async fn open(worker: &Worker, target: &OutboundTarget) -> Result<Upstream, Refusal> {
+    let weights = target.tcp.iter().map(|share| share.weight);
+    let share = share(weights, worker.draw()).and_then(|at| target.tcp.get(at));
+    let share = share.ok_or_else(|| Refusal::new(Code::NO_BACKEND, target.origin.to_string()))?;
+    let (endpoint, in_flight) = balance::choose(worker, &share.cluster)?;
+    let upstream = open_to(worker, endpoint).await?;
+    Ok(Upstream { _in_flight: Some(in_flight), ..upstream })
+}
+
+/// Opens the way to one endpoint.
+pub(crate) async fn open_to(worker: &Worker, to: Arc<EndpointTarget>) -> Result<Upstream, Refusal> {
+    let permit = to.terms.take(Limited::Connections)?;
+    let stream = connect::dial(&worker.proxy, &to, Alpn::Tcp).await?;
+    let open = to.metrics.dialled();
+    Ok(Upstream { stream, to, _permit: permit, _open: open, _in_flight: None })
+}
+
+async fn carry(mut client: Stream, mut server: Stream, record: &mut Record) {
+    carry_between(&mut client, &mut server, record).await;
+}
+
+/// Carries bytes both ways until both sides have ended, or one of them failed, or nothing moved for an hour.
+async fn carry_between(client: &mut Stream, server: &mut Stream, record: &mut Record) {
+    let mut there = Half::default();
+    let mut back = Half::default();
+    let mut idle = Idle::new(IDLE_LIMIT);
+    let ended = poll_fn(|cx| {
+        let there_done = there.poll(client, server, cx)?;
+        let back_done = back.poll(server, client, cx)?;
+        if there_done.is_ready() && back_done.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        idle.poll(there.moved + back.moved, cx).map(Err)
+    });
+    let ended: io::Result<()> = ended.await;
+    (record.received, record.sent) = (there.moved, back.moved);
+    match ended {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => record.error = Some(Code::STREAM_IDLE),
+        Err(error) => tracing::debug!(%error, source = %record.source, "an opaque connection broke"),
+    }
+}
+
+/// Opaque connections may be silent for long (database pools): Envoy's `TcpProxy.idle_timeout`.
+const IDLE_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// One direction of a connection.
+#[derive(Default)]
+struct Half {
+    state: State,
+    /// Bytes written to the other side.
+    moved: u64,
+}
+
+/// What a direction is doing; a buffer is held only while there are bytes in it.
+#[derive(Default)]
+enum State {
+    #[default]
+    Reading,
+    Writing {
+        buffer: Box<[u8]>,
+        from: usize,
+        to: usize,
+    },
+    Flushing,
+    /// The end was read, and is passed on.
+    Ending,
+    Ended,
+}
+
+impl Half {
+    /// Moves what can be moved now; ready when this direction has ended.
+    fn poll(&mut self, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.state {
+                State::Reading => self.state = ready!(read(from, cx))?,
+                State::Writing { buffer, from: start, to: end } => {
+                    let written = ready!(Pin::new(&mut *to).poll_write(cx, &buffer[*start..*end]))?;
+                    if written == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    *start += written;
+                    self.moved += written as u64;
+                    if start == end {
+                        give_back(std::mem::take(buffer));
+                        self.state = State::Flushing;
+                    }
+                }
+                State::Flushing => {
+                    ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                    self.state = State::Reading;
+                }
+                State::Ending => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.state = State::Ended;
+                }
+                State::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+/// Reads once something is there, into a buffer that is borrowed for as long as there are bytes in it.
+fn read(from: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<State>> {
+    ready!(from.poll_readable(cx))?;
+    let mut buffer = borrow();
+    let mut space = ReadBuf::new(&mut buffer);
+    let read = Pin::new(from).poll_read(cx, &mut space).map_ok(|()| space.filled().len());
+    match read {
+        Poll::Ready(Ok(length)) if length > 0 => {
+            Poll::Ready(Ok(State::Writing { buffer, from: 0, to: length }))
+        }
+        Poll::Ready(Ok(_)) => {
+            give_back(buffer);
+            Poll::Ready(Ok(State::Ending))
+        }
+        Poll::Ready(Err(error)) => {
+            give_back(buffer);
+            Poll::Ready(Err(error))
+        }
+        Poll::Pending => {
+            give_back(buffer);
+            Poll::Pending
+        }
+    }
+}
+
+/// Bytes moved at once: one TLS record and its neighbours.
+const BUFFER: usize = 64 * 1024;
+
+/// Buffers that a worker keeps for the next connection that has something to move.
+const SPARE_MAX: usize = 8;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn borrow() -> Box<[u8]> {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER].into())
+}
+
+fn give_back(buffer: Box<[u8]>) {
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_MAX {
+            spare.push(buffer);
+        }
+    });
+}
+
+/// Fails when nothing moved for the limit.
+struct Idle {
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+    seen: u64,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Idle {
+        Idle { limit, timer: Box::pin(tokio::time::sleep(limit)), seen: 0 }
+    }
+
+    fn poll(&mut self, moved: u64, cx: &mut Context<'_>) -> Poll<io::Error> {
+        // The timer is looked at when it fires only: moving it with every byte would cost more than it tells.
+        ready!(self.timer.as_mut().poll(cx));
+        if self.seen == moved {
+            return Poll::Ready(io::ErrorKind::TimedOut.into());
+        }
+        self.seen = moved;
+        self.timer.as_mut().reset(Instant::now() + self.limit);
+        self.timer.as_mut().poll(cx).map(|()| io::ErrorKind::TimedOut.into())
+    }
+}
