@@ -70,6 +70,7 @@ impl Latencies {
     pub(crate) fn observe(&self, endpoint: &EndpointLive, balance: &Balance, took: Duration, now: Instant) {
         let Balance::PeakEwma { start, decay } = *balance else { return };
         let ewma = self.of(endpoint).unwrap_or_else(|| Ewma::new(start, now)).observe(took, now, decay);
+        endpoint.seconds.store(ewma.at(now, decay).to_bits(), Ordering::Relaxed);
         let mut measured = self.measured.borrow_mut();
         if measured.len() <= endpoint.slot {
             measured.resize(endpoint.slot + 1, None);

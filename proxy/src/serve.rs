@@ -39,6 +39,7 @@ pub(crate) async fn http1(caller: Caller, stream: Stream) -> io::Result<()> {
         limits: framing_limits(limits),
         header_timeout: limits.header_read_timeout,
         idle_timeout: limits.stream_idle_timeout,
+        ..h1::server::Settings::default()
     };
     let until = until(&worker, connect::retire_at(&stream));
     let served =

@@ -86,6 +86,8 @@ pub struct Terms {
 /// One endpoint of a cluster.
 #[derive(Debug)]
 pub struct EndpointTarget {
+    /// Relative share; the cluster's `shares` are made of it.
+    pub weight: u32,
     pub workload: Workload,
     /// How it is dialled, and the key of the pools.
     pub peer: Arc<Peer>,
@@ -128,6 +130,8 @@ pub struct EndpointLive {
     /// Where workers keep what they measured; used again when the endpoint is gone.
     pub slot: usize,
     pub in_flight: AtomicU32,
+    /// What the worker that measured last believes it to take, in seconds, as bits of an `f64`; to be shown.
+    pub seconds: AtomicU64,
 }
 
 /// What one endpoint is, whatever set or order it arrives in.
@@ -275,6 +279,7 @@ impl Targets {
         let labels = EdgeLabels::of(Direction::Outbound, &cluster.to_string(), &endpoint.workload, identity);
         let peer_key = (address, transport.clone());
         Arc::new(EndpointTarget {
+            weight: endpoint.weight,
             workload: endpoint.workload.clone(),
             peer: carried_over(&mut self.peers, peer_key, || Peer::new(address, transport)),
             terms: Arc::clone(terms),
@@ -302,6 +307,7 @@ impl EndpointTarget {
             live: Arc::default(),
         };
         EndpointTarget {
+            weight: 1,
             workload: Workload::default(),
             peer: Arc::new(Peer::new(address, Transport::Plain)),
             terms: Arc::new(terms),
@@ -371,6 +377,7 @@ impl EndpointLive {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             slot: free.unwrap_or_else(|| NEXT_SLOT.fetch_add(1, Ordering::Relaxed)),
             in_flight: AtomicU32::new(0),
+            seconds: AtomicU64::new(0),
         }
     }
 }

@@ -136,7 +136,7 @@ fn targets(view: &View) -> impl Iterator<Item = &ClusterTarget> {
                 .flat_map(|rule| rule.action.backends())
                 .map(|backend| &backend.cluster)
                 .collect(),
-            HttpRoute::Cluster(cluster) => vec![cluster],
+            HttpRoute::Pod(rule) => rule.action.backends().iter().map(|backend| &backend.cluster).collect(),
             HttpRoute::Absent => Vec::new(),
         };
         http.into_iter().chain(target.tcp.iter().map(|share| &share.cluster)).map(|cluster| &**cluster)
@@ -157,14 +157,13 @@ fn cluster(target: &ClusterTarget) -> Value {
 }
 
 fn endpoint(target: &EndpointTarget) -> Value {
-    let latencies = target.live.latency.iter().map(|cell| f64::from_bits(cell.value.load(Relaxed)) / 1e6);
     json!({
         "address": target.peer.address,
         "transport": target.peer.transport,
         "weight": target.weight,
         "workload": target.workload,
         "requests": target.live.in_flight.load(Relaxed),
-        "latency_ms_by_worker": latencies.collect::<Vec<_>>(),
+        "latency_ms": f64::from_bits(target.live.seconds.load(Relaxed)) * 1e3,
     })
 }
 

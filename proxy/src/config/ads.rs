@@ -88,7 +88,7 @@ impl Ads {
         metrics: Arc<Metrics>,
     ) -> Ads {
         let (workload, limits) = (&settings.workload, &settings.limits);
-        let targets = Targets::new(usize::from(settings.workers), own_addresses(settings));
+        let targets = Targets::new(own_addresses(settings));
         let node = Node {
             id: format!("{}/{}", workload.namespace, workload.pod),
             cluster: workload.app.clone(),
