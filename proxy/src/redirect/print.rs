@@ -20,12 +20,13 @@ impl Display for Table {
 }
 
 fn print_chain(chain: &Chain, f: &mut Formatter<'_>) -> Result {
+    // nft gives the one priority of both a name in one hook only.
     let (hook, interface) = match chain.hook {
-        Hook::Prerouting => ("prerouting", "iifname"),
-        Hook::Output => ("output", "oifname"),
+        Hook::Prerouting => ("prerouting priority dstnat", "iifname"),
+        Hook::Output => ("output priority -100", "oifname"),
     };
     writeln!(f, "\tchain {} {{", chain.name)?;
-    writeln!(f, "\t\ttype nat hook {hook} priority dstnat; policy accept;")?;
+    writeln!(f, "\t\ttype nat hook {hook}; policy accept;")?;
     for rule in &chain.rules {
         print_rule(rule, interface, f)?;
     }
@@ -83,7 +84,7 @@ mod tests {
 \t}
 
 \tchain outbound {
-\t\ttype nat hook output priority dstnat; policy accept;
+\t\ttype nat hook output priority -100; policy accept;
 \t\tip daddr 192.0.2.1 tcp dport 15002 redirect to :15001
 \t\tip6 daddr 2001:db8::1 tcp dport 15002 redirect to :15001
 \t\tmeta skuid 1337 return
@@ -112,7 +113,7 @@ mod tests {
 \t}
 
 \tchain outbound {
-\t\ttype nat hook output priority dstnat; policy accept;
+\t\ttype nat hook output priority -100; policy accept;
 \t\tip daddr 192.0.2.1 tcp dport 15002 redirect to :4140
 \t\tip6 daddr 2001:db8::1 tcp dport 15002 redirect to :4140
 \t\tmeta skuid 2102 return
