@@ -216,3 +216,108 @@ impl Use {
         self.asked.swap(false, Ordering::Relaxed) || self.passing.load(Ordering::Relaxed) > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use gauze_model::listener::{HttpTarget, Listener, Outbound, PortProtocol};
+    use gauze_model::{Name, Origin};
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::target::{OwnAddresses, Targets};
+
+    const CART: &str = "10.96.0.2:80";
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    fn config() -> (Config, Asks) {
+        Config::new(&["10.0.0.0/8".parse().expect("a network")], Duration::from_millis(30))
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(future)
+    }
+
+    /// A view in which this address leads to a pod.
+    fn view(address: SocketAddr) -> View {
+        let outbound = Outbound {
+            origin: Origin::default(),
+            protocol: PortProtocol::Detect,
+            http: HttpTarget::Cluster(Name::Pod(address)),
+            tcp: Vec::new(),
+        };
+        let name = Name::Outbound { viewer: "shop".to_owned(), address };
+        let listeners = BTreeMap::from([(name, Arc::new(Listener::Outbound(outbound)))]);
+        let snapshot = Snapshot { listeners, ..Snapshot::default() };
+        Targets::new(1, OwnAddresses::default()).build(&snapshot, &Metrics::new())
+    }
+
+    fn known(config: &Config, change: impl FnOnce(&mut Known)) -> Known {
+        let mut known = (*config.known()).clone();
+        change(&mut known);
+        known
+    }
+
+    #[test]
+    fn an_address_outside_the_mesh_passes_at_once_and_is_not_asked_for() {
+        let (config, mut asks) = config();
+        let destination = run(config.outbound(address("203.0.113.7:443")));
+        assert!(matches!(destination, Ok(Destination::PassThrough(_))), "{destination:?}");
+        assert!(asks.try_recv().is_err());
+    }
+
+    #[test]
+    fn an_address_of_the_mesh_is_asked_for_and_waited_for() {
+        let (config, mut asks) = config();
+        let answer = async {
+            assert_eq!(asks.recv().await, Some(address(CART)));
+            config.publish(Some(view(address(CART))), known(&config, |_| ()));
+        };
+        let (destination, ()) = run(async { tokio::join!(config.outbound(address(CART)), answer) });
+        assert!(matches!(&destination, Ok(Destination::Target(target)) if target.address == address(CART)));
+    }
+
+    #[test]
+    fn an_address_that_nobody_decides_is_refused_with_its_code() {
+        let (config, _asks) = config();
+        let refusal = run(config.outbound(address(CART))).expect_err("refused");
+        assert_eq!(refusal.code, Code::UNKNOWN_DESTINATION);
+        assert!(refusal.detail.contains(CART), "{refusal}");
+    }
+
+    #[test]
+    fn the_last_answer_about_a_service_serves_when_nobody_can_be_asked() {
+        let (config, mut asks) = config();
+        let target = view(address(CART)).outbound[&address(CART)].clone();
+        for connected in [false, true] {
+            let kept = HashMap::from([(address(CART), target.clone())]);
+            config.publish(None, known(&config, |known| (known.kept, known.connected) = (kept, connected)));
+            let destination = run(config.outbound(address(CART)));
+            assert!(matches!(&destination, Ok(Destination::Target(kept)) if Arc::ptr_eq(kept, &target)));
+            assert_eq!(asks.try_recv().is_ok(), connected, "a control plane that is there is asked first");
+        }
+    }
+
+    #[test]
+    fn an_address_that_nobody_knows_passes_and_stays_subscribed_meanwhile() {
+        let (config, _asks) = config();
+        let used = Arc::new(Use::default());
+        config.publish(
+            None,
+            known(&config, |known| {
+                known.subscribed.insert(address(CART), used.clone());
+                known.absent.insert(address(CART));
+            }),
+        );
+        let destination = run(config.outbound(address(CART)));
+        assert!(matches!(destination, Ok(Destination::PassThrough(_))));
+        assert!(used.since_last_look() && used.since_last_look(), "as long as it is open");
+        drop(destination);
+        assert!(!used.since_last_look());
+    }
+}

@@ -2,14 +2,17 @@
 //! [`DeltaClient`]; here is when a stream is opened, what is asked for, and how an answer comes into use.
 //! While there is no stream everything in use goes on, and nothing expires.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use gauze_model::{Kind, Name, Snapshot};
+use gauze_model::{Kind, Listener, Name, Snapshot};
 use gauze_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use gauze_xds::{DeltaClient, Node, Rejection};
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
@@ -19,7 +22,7 @@ use super::{Asks, Config, Known};
 use crate::control_plane::{Backoff, ControlPlane, DialError};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::target::{HttpRoute, OwnAddresses, Targets};
+use crate::target::{HttpRoute, OwnAddresses, Targets, View};
 use crate::tls::Credentials;
 
 /// The control thread's side of [`Config`].
@@ -52,6 +55,7 @@ struct State {
     snapshot: Arc<Snapshot>,
     rejections: Arc<[Rejection]>,
     viewer: String,
+    mesh_networks: Vec<IpNet>,
     connected: bool,
 }
 
@@ -111,6 +115,7 @@ impl Ads {
                 snapshot: Arc::default(),
                 rejections: Arc::new([]),
                 viewer: workload.namespace.clone(),
+                mesh_networks: settings.interception.mesh_networks.clone(),
                 connected: false,
             },
         }
@@ -322,19 +327,17 @@ impl State {
         self.config.publish(view, known);
     }
 
-    /// As the control plane says, else as the settings said.
-    fn mesh_networks(&self) -> Arc<[ipnet::IpNet]> {
-        let said = self.snapshot.listeners.values().find_map(|listener| match &**listener {
-            gauze_model::Listener::Inbound(inbound) => Some(&inbound.mesh_networks),
-            gauze_model::Listener::Outbound(_) => None,
+    /// What the settings say, and what the control plane adds.
+    fn mesh_networks(&self) -> Arc<[IpNet]> {
+        let added = self.snapshot.listeners.values().filter_map(|listener| match &**listener {
+            Listener::Inbound(inbound) => Some(&inbound.mesh_networks),
+            Listener::Outbound(_) => None,
         });
-        match said {
-            Some(networks) if !networks.is_empty() => networks.as_slice().into(),
-            _ => self.config.known().mesh_networks.clone(),
-        }
+        let all: Vec<IpNet> = self.mesh_networks.iter().chain(added.flatten()).copied().collect();
+        IpNet::aggregate(&all).into()
     }
 
-    fn absent(&self) -> std::collections::HashSet<SocketAddr> {
+    fn absent(&self) -> HashSet<SocketAddr> {
         let absent = self.snapshot.absent.iter();
         absent
             .filter_map(|(kind, name)| match (kind, name) {
@@ -368,7 +371,6 @@ fn own_addresses(settings: &Settings) -> OwnAddresses {
     }
 }
 
-fn is_open(view: &crate::target::View, address: SocketAddr) -> bool {
-    use std::sync::atomic::Ordering::Relaxed;
-    view.outbound.get(&address).is_some_and(|target| target.live.connections.load(Relaxed) > 0)
+fn is_open(view: &View, address: SocketAddr) -> bool {
+    view.outbound.get(&address).is_some_and(|target| target.live.connections.load(Ordering::Relaxed) > 0)
 }
