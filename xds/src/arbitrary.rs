@@ -99,8 +99,10 @@ fn identity() -> impl Strategy<Value = SpiffeId> {
         .prop_map(|(domain, namespace, account)| SpiffeId::new(domain, namespace, account))
 }
 
+/// Above 0 and below what Envoy can count in nanoseconds.
 fn duration() -> impl Strategy<Value = Duration> {
-    (0..=i64::MAX as u64, 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+    (0..9_000_000_000_u64, 1_000_000..1_000_000_000_u32)
+        .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
 }
 
 // Listeners.
@@ -130,7 +132,8 @@ fn network() -> impl Strategy<Value = IpNet> {
 fn inbound() -> impl Strategy<Value = Inbound> {
     let port = (protocol(), mtls()).prop_map(|(protocol, mtls)| InboundPort { protocol, mtls });
     let ports = btree_map(any::<u16>(), port, 0..4);
-    (origin(), identity(), vec(any::<IpAddr>(), 1..3), mtls(), ports, vec(network(), 0..4)).prop_map(
+    let addresses = hash_set(any::<IpAddr>(), 1..3).prop_map(|addresses| addresses.into_iter().collect());
+    (origin(), identity(), addresses, mtls(), ports, vec(network(), 0..4)).prop_map(
         |(origin, identity, addresses, mtls, ports, mesh_networks)| Inbound {
             origin,
             identity,
@@ -264,7 +267,7 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
     let method = prop_oneof![Just(Method::GET), Just(Method::POST), Just("PURGE".parse().unwrap())];
     let header =
         (header_name(), value_match()).prop_map(|(name, value): (HeaderName, _)| HeaderMatch { name, value });
-    let query = (text(), value_match()).prop_map(|(name, value)| QueryMatch { name, value });
+    let query = ("[ -~]{1,6}", value_match()).prop_map(|(name, value)| QueryMatch { name, value });
     (path_match(), option::of(method), vec(header, 0..3), vec(query, 0..3))
         .prop_map(|(path, method, headers, query)| RouteMatch { path, method, headers, query })
 }

@@ -22,6 +22,8 @@ mod values; // durations, numbers, addresses // a refused resource, and how a NA
 #[cfg(test)]
 mod arbitrary; // arbitrary values of the model
 #[cfg(test)]
+mod envoy; // asks Envoy itself
+#[cfg(test)]
 mod round_trip;
 
 pub use delta::{DeltaClient, DeltaServer};

@@ -1,11 +1,13 @@
 //! What is written reads back, and is the same bytes each time.
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 use crate::arbitrary::{
     named_cluster, named_endpoints, named_inbound, named_outbound, named_resource, named_routes,
 };
-use crate::{EncodedResource, from_xds, to_xds};
+use crate::{EncodedResource, envoy, from_xds, to_xds};
 
 macro_rules! reads_back {
     ($($test:ident: $strategy:ident),* $(,)?) => { proptest! { $(
@@ -32,4 +34,17 @@ proptest! {
         let once = EncodedResource::new(name.clone(), &resource);
         prop_assert_eq!(once.version, EncodedResource::new(name, &resource).version);
     }
+}
+
+/// Envoy wants more of a value than that it can be written (a timeout above 0, for example); `translate` keeps to that.
+#[test]
+fn envoy_accepts_arbitrary_resources() {
+    let Some(envoy) = envoy::find() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut runner = TestRunner::deterministic();
+    let resources: Vec<_> = (0..200)
+        .map(|_| named_resource().new_tree(&mut runner).unwrap().current())
+        .map(|(name, resource)| to_xds(&name, &resource))
+        .collect();
+    envoy::validate(&envoy, directory.path(), &resources).unwrap();
 }

@@ -24,18 +24,21 @@ pub(crate) fn boolean(value: bool) -> Option<protobuf::BoolValue> {
     Some(protobuf::BoolValue { value })
 }
 
-/// Exact, up to the 292 billion years that protobuf's seconds reach.
+/// Ten thousand years: no `google.protobuf.Duration` is longer.
+const DURATION_SECONDS_MAX: u64 = 315_576_000_000;
+
+/// Exact, up to protobuf's longest.
 pub(crate) fn duration(duration: Duration) -> protobuf::Duration {
-    protobuf::Duration {
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        nanos: duration.subsec_nanos().cast_signed(),
-    }
+    let nanos = duration.subsec_nanos().cast_signed();
+    protobuf::Duration { seconds: duration.as_secs().min(DURATION_SECONDS_MAX).cast_signed(), nanos }
 }
 
 pub(crate) fn read_duration(duration: protobuf::Duration) -> Read<Duration> {
     let protobuf::Duration { seconds, nanos } = duration;
     match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
+        (Ok(seconds @ 0..=DURATION_SECONDS_MAX), Ok(nanos @ 0..1_000_000_000)) => {
+            Ok(Duration::new(seconds, nanos))
+        }
         _ => Err(Fault::new("not a duration")),
     }
 }
