@@ -86,33 +86,32 @@ pub enum ServeError {
 ///
 /// # Errors
 /// The connection broke, a request was refused here, or a response could not be sent whole.
-pub async fn serve<B>(
+pub fn serve<B>(
     stream: Stream,
     settings: &Settings,
     drain: impl Future<Output = ()>,
     handler: impl AsyncFn(Request<Body>) -> Response<B>,
-) -> Result<(), ServeError>
+) -> impl Future<Output = Result<(), ServeError>>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    let mut connection = Connection {
-        wire: Rc::new(RefCell::new(Wire::new(stream, settings.limits))),
-        settings,
-        alarm: Alarm::default(),
-        drain: pin!(drain),
-        drained: false,
-    };
-    loop {
-        let head = match connection.next_head().await {
-            Ok(Some(head)) => head,
-            Ok(None) => return connection.close_idle().await,
-            Err(ServeError::Refused(refusal)) => return connection.refuse(refusal).await,
-            Err(error) => return Err(error),
-        };
-        // The one box of a request: an idle connection does not hold the room for it.
-        if Box::pin(connection.carry(head, &handler)).await? == After::Close {
-            return connection.close().await;
+    // Made here, so that the future does not keep the room for an argument.
+    let wire = Rc::new(RefCell::new(Wire::new(stream, settings.limits)));
+    async move {
+        let drain = pin!(drain);
+        let mut connection = Connection { wire, settings, alarm: Alarm::default(), drain, drained: false };
+        loop {
+            // Boxed is what an idle connection should not hold the room for.
+            let head = match connection.next_head().await {
+                Ok(Some(head)) => head,
+                Ok(None) => return connection.close_idle().await,
+                Err(ServeError::Refused(refusal)) => return Box::pin(connection.refuse(refusal)).await,
+                Err(error) => return Err(error),
+            };
+            if Box::pin(connection.carry(head, &handler)).await? == After::Close {
+                return Box::pin(connection.close()).await;
+            }
         }
     }
 }

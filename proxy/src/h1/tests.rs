@@ -62,3 +62,16 @@ async fn whole(body: Body) -> String {
     }
     text
 }
+/// Together with the task, the socket's registration and one timer this is what an idle connection costs.
+#[test]
+fn an_idle_connection_is_small() {
+    on_a_worker(async {
+        let (_client, server) = pair().await;
+        let settings = super::server::Settings::default();
+        let handler = async |_| http::Response::new(Body::empty());
+        let serving = super::server::serve(server, &settings, std::future::pending(), handler);
+        let sizes = [size_of_val(&serving), size_of::<super::wire::Wire>(), size_of::<Body>()];
+        let limits = [512, 256, 64];
+        assert!(sizes.iter().zip(limits).all(|(size, limit)| *size <= limit), "{sizes:?}");
+    });
+}

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use gauze_model::framing::{BodyFraming, Chunk, ChunkDecoder, HeadScan, Limits, Malformed};
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
@@ -48,12 +49,18 @@ pub(super) struct Wire {
 enum Reading {
     Ended,
     Length(u64),
-    /// And what the decoder has seen already behind the last frame.
-    Chunked(ChunkDecoder, Option<Chunk>),
+    /// Boxed, as what is large and not every message's.
+    Chunked(Box<Chunks>),
     UntilClose,
     /// The data has ended, these are to be handed out.
-    Trailers(http::HeaderMap),
+    Trailers(Box<HeaderMap>),
     Failed,
+}
+
+struct Chunks {
+    decoder: ChunkDecoder,
+    /// What was seen already behind the last frame.
+    ahead: Option<Chunk>,
 }
 
 impl Wire {
@@ -87,7 +94,10 @@ impl Wire {
         self.body = match framing {
             BodyFraming::Empty | BodyFraming::Length(0) | BodyFraming::Tunnel => Reading::Ended,
             BodyFraming::Length(length) => Reading::Length(length),
-            BodyFraming::Chunked => Reading::Chunked(ChunkDecoder::new(self.limits), None),
+            BodyFraming::Chunked => {
+                let decoder = ChunkDecoder::new(self.limits);
+                Reading::Chunked(Box::new(Chunks { decoder, ahead: None }))
+            }
             BodyFraming::UntilClose => Reading::UntilClose,
         };
         self.promise = if expects_continue && !self.body_has_ended() { CONTINUE } else { &[] };
@@ -165,7 +175,7 @@ impl Wire {
         match &mut self.body {
             Reading::Ended | Reading::Failed => Ok(None),
             Reading::Trailers(trailers) => {
-                let trailers = std::mem::take(trailers);
+                let trailers = std::mem::take(&mut **trailers);
                 self.body = Reading::Ended;
                 Ok(Some(Frame::trailers(trailers)))
             }
@@ -204,9 +214,9 @@ impl Wire {
 
     fn decode_chunk(&mut self) -> Result<Chunk, Malformed> {
         match &mut self.body {
-            Reading::Chunked(decoder, ahead) => match ahead.take() {
+            Reading::Chunked(chunks) => match chunks.ahead.take() {
                 Some(seen) => Ok(seen),
-                None => decoder.next(&self.buffer),
+                None => chunks.decoder.next(&self.buffer),
             },
             _ => Ok(Chunk::More { consumed: 0 }),
         }
@@ -218,17 +228,17 @@ impl Wire {
             Chunk::More { consumed } => self.skip(consumed),
             Chunk::End { consumed, trailers } => self.end_chunks(consumed, trailers),
             data @ Chunk::Data { .. } => {
-                if let Reading::Chunked(_, ahead) = &mut self.body {
-                    *ahead = Some(data);
+                if let Reading::Chunked(chunks) = &mut self.body {
+                    chunks.ahead = Some(data);
                 }
             }
         }
         Ok(())
     }
 
-    fn end_chunks(&mut self, consumed: usize, trailers: http::HeaderMap) {
+    fn end_chunks(&mut self, consumed: usize, trailers: HeaderMap) {
         self.skip(consumed);
-        self.body = if trailers.is_empty() { Reading::Ended } else { Reading::Trailers(trailers) };
+        self.body = if trailers.is_empty() { Reading::Ended } else { Reading::Trailers(Box::new(trailers)) };
     }
 
     /// Writes what the client waits for before it sends its body.
