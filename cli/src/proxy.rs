@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::admin::Endpoint;
 use crate::demo::PodCard;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Format};
+use crate::output;
 use crate::source;
 use crate::table::{Cell, Table, Tone};
 

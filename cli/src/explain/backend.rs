@@ -40,15 +40,13 @@ impl Walk<'_> {
             }
         }
         match (ways.is_empty(), empty.is_empty()) {
-            (true, _) => {
-                refused(Code::NO_ENDPOINTS, &format!("nothing is ready behind {}", empty.join(", ")))
-            }
+            (true, _) => refused(Code::NO_ENDPOINT, &format!("nothing is ready behind {}", empty.join(", "))),
             (false, true) => Verdict::Carried(ways.join(" or ")),
             (false, false) => Verdict::Carried(format!(
                 "{}; but the share of {} fails with {}",
                 ways.join(" or "),
                 empty.join(", "),
-                Code::NO_ENDPOINTS
+                Code::NO_ENDPOINT
             )),
         }
     }
@@ -108,11 +106,8 @@ impl Walk<'_> {
                 }
             };
             if !seen.contains(&decided) {
-                self.steps.push(Reason::new(
-                    "identity",
-                    decided.clone(),
-                    self.entrance(endpoint).unwrap_or(because),
-                ));
+                let because = self.entrance(endpoint).unwrap_or(because);
+                self.steps.push(Reason::new("identity", decided.clone(), because));
                 seen.push(decided);
             }
         }

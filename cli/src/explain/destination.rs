@@ -50,7 +50,8 @@ fn headless(
     steps: &mut Vec<Reason>,
 ) -> Result<SocketAddr, Verdict> {
     let slices = world.slices_of(namespace, name);
-    let mut addresses = slices.flat_map(|slice| &slice.endpoints).flat_map(|endpoint| &endpoint.addresses);
+    let mut addresses =
+        slices.flat_map(|slice| slice.endpoints.iter().flatten()).flat_map(|endpoint| &endpoint.addresses);
     let Some(address) = addresses.find_map(|address| address.parse::<IpAddr>().ok()) else {
         return Err(Verdict::Refused(format!(
             "Service {namespace}/{name} is headless and has no endpoints: DNS has no answer"
