@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
 use crate::world::{Object, ObjectKey};
 
 /// A Service, by namespace and name.
@@ -86,8 +88,7 @@ pub(super) fn mentions(object: &Object) -> Mentions {
         Object::EndpointSlice(slice) => {
             let addresses = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
             mentions.addresses.extend(addresses.filter_map(|address| address.parse::<IpAddr>().ok()));
-            let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
-            mentions.parents.extend(service.map(|service| (namespace, service.clone())));
+            mentions.parents.extend(service_of(slice));
         }
         Object::HttpRoute(route) => {
             let rules = route.spec.rules.iter().flatten();
@@ -122,6 +123,12 @@ pub(super) fn mentions(object: &Object) -> Mentions {
         }
     }
     mentions
+}
+
+/// The Service that an EndpointSlice belongs to.
+pub(super) fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
+    let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+    Some((slice.metadata.namespace.clone().unwrap_or_default(), service.clone()))
 }
 
 /// Names the Service that an EndpointSlice belongs to.

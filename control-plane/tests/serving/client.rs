@@ -145,7 +145,9 @@ impl Running {
                 Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
             }
         });
-        Endpoint::from_static("http://gauze-control-plane").connect_with_connector(dial).await
+        // A small window: a client that does not read is noticed soon.
+        let endpoint = Endpoint::from_static("http://gauze-control-plane").initial_stream_window_size(65_535);
+        endpoint.connect_with_connector(dial).await
     }
 
     /// Gets a certificate as `pod`'s proxy does: with a fresh key and the token of the pod's file.
