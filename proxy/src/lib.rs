@@ -1,7 +1,7 @@
 //! The gauze sidecar proxy: it carries all TCP of one pod, encrypted, routed and measured.
 //!
-//! [`Proxy`] is what they share, [`run`] the life of the process. Workers carry traffic; everything else (configuration,
-//! certificates, admin, logs) lives on one control thread.
+//! [`run`] is the life of the process, [`Proxy`] what its threads share. Workers carry traffic; everything
+//! else (configuration, certificates, admin, logs) lives on the thread that runs it.
 //!
 //! The modules, in the order in which a connection meets them, then what stands around the request path:
 
