@@ -140,12 +140,12 @@ impl Stream {
         Stream { replay: Bytes::new(), io, local: ends.local, remote: ends.remote }
     }
 
-    /// Takes a plain connection apart, to put TLS over it; gives a TLS connection back.
-    pub(crate) fn into_plain(self) -> Result<(Plain, Ends), Stream> {
+    /// Takes a plain connection apart, to put TLS over it; `None` if there is TLS already.
+    pub(crate) fn into_plain(self) -> Option<(Plain, Ends)> {
         let ends = Ends { local: self.local, remote: self.remote };
-        match self {
-            Stream { io: Io::Plain(tcp), replay, .. } => Ok((Plain { replay, tcp }, ends)),
-            over_tls => Err(over_tls),
+        match self.io {
+            Io::Plain(tcp) => Some((Plain { replay: self.replay, tcp }, ends)),
+            Io::Server(_) | Io::Client(_) => None,
         }
     }
 }
@@ -262,5 +262,49 @@ impl fmt::Debug for Stream {
             .field("remote", &self.remote)
             .field("mesh", &self.mesh())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (Stream, Stream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let far = listener.accept().await.unwrap().0;
+        (Stream::plain(near).unwrap(), Stream::plain(far).unwrap())
+    }
+
+    #[tokio::test]
+    async fn bytes_put_back_are_read_again_first_and_in_order() {
+        let (mut near, mut far) = pair().await;
+        near.write_all(b"c").await.unwrap();
+        near.shutdown().await.unwrap();
+        far.put_back(Bytes::from_static(b"b"));
+        far.put_back(Bytes::from_static(b"a"));
+        far.readable().await.unwrap();
+        let mut read = String::new();
+        far.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "abc");
+    }
+
+    #[tokio::test]
+    async fn a_plain_connection_half_closes_and_knows_its_ends() {
+        let (mut near, mut far) = pair().await;
+        assert_eq!((near.local_addr(), near.remote_addr()), (far.remote_addr(), far.local_addr()));
+        assert_eq!((near.mesh(), near.peer(), near.leaf_expiry()), (None, None, None));
+        near.shutdown().await.unwrap();
+        assert_eq!(far.read(&mut [0; 1]).await.unwrap(), 0);
+        far.write_all(b"answer").await.unwrap();
+        drop(far);
+        let mut read = String::new();
+        near.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "answer");
     }
 }

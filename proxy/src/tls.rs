@@ -157,7 +157,7 @@ impl Tls {
     /// See [`TlsError`]; the peer was told by an alert.
     pub async fn accept(&self, stream: Stream) -> Result<Stream, TlsError> {
         let live = self.live.load_full().ok_or(TlsError::NoCredentials)?;
-        let (plain, ends) = stream.into_plain().map_err(|_| TlsError::AlreadyTls)?;
+        let (plain, ends) = stream.into_plain().ok_or(TlsError::AlreadyTls)?;
         let tls = TlsAcceptor::from(live.server.clone()).accept(plain).await.map_err(TlsError::from)?;
         let mesh = live.mesh(tls.get_ref().1, &self.trust_domain)?;
         Ok(Stream::over_server(tls, mesh, ends))
@@ -175,7 +175,7 @@ impl Tls {
         let verifier = PeerVerifier::new(live.roots.clone(), Expected::Exactly(expect.clone()));
         let config = client_config(verifier.clone(), Some(live.certified.clone()), alpn.id());
         let (plain, ends) =
-            Stream::plain(tcp).map_err(TlsError::Io)?.into_plain().map_err(|_| TlsError::AlreadyTls)?;
+            Stream::plain(tcp).map_err(TlsError::Io)?.into_plain().ok_or(TlsError::AlreadyTls)?;
         let tls =
             TlsConnector::from(config).connect(unnamed(), plain).await.map_err(
                 |error| match TlsError::from(error) {

@@ -83,7 +83,7 @@ impl Connection {
     pub fn is_usable(&self) -> bool {
         let mut wire = self.wire.borrow_mut();
         let mut cx = Context::from_waker(Waker::noop());
-        wire.buffer.is_empty() && wire.poll_fill(&mut cx, 0).is_pending()
+        wire.buffer.is_empty() && wire.poll_fill(&mut cx).is_pending()
     }
 
     /// Sends a request and waits for the head of its response. Call it inside a `LocalSet`.

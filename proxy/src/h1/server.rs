@@ -32,7 +32,7 @@ pub struct Settings {
     pub limits: Limits,
     /// From the first byte of a request to the end of its head; then 408.
     pub header_timeout: Duration,
-    /// Between two requests; then the connection is closed.
+    /// Between two requests, or without a byte of a response going out; then the connection is closed.
     pub idle_timeout: Duration,
     /// How long a client that sent its FIN may still wait for its response. It has either gone away or
     /// closed one direction only, which cannot be told apart; an upstream is not kept busy for nobody.
@@ -72,6 +72,8 @@ pub enum ServeError {
     Refused(Refusal),
     #[error("the client went away before its response ended")]
     Abandoned,
+    #[error("the response did not move on for too long")]
+    Stalled,
     /// The response ended early; the client sees that it is not whole.
     #[error("the response body failed: {0}")]
     ResponseBody(BodyError),
@@ -146,8 +148,10 @@ impl<D: Future<Output = ()>> Connection<'_, D> {
         let mut scan = HeadScan::of_request();
         let head = poll_fn(|cx| {
             let mut wire = self.wire.borrow_mut();
-            if let Poll::Ready(head) = wire.poll_head(cx, &mut scan) {
-                return Poll::Ready(head.map_err(unreadable));
+            match wire.poll_head(cx, &mut scan) {
+                Poll::Ready(Err(ReadError::Io(_))) if wire.buffer.is_empty() => return Poll::Ready(Ok(None)),
+                Poll::Ready(head) => return Poll::Ready(head.map_err(unreadable)),
+                Poll::Pending => {}
             }
             if !wire.buffer.is_empty() {
                 let deadline = *first_byte.get_or_insert_with(Instant::now) + self.settings.header_timeout;
@@ -203,11 +207,7 @@ impl<D: Future<Output = ()>> Connection<'_, D> {
 
         let drained = poll_fn(|cx| Poll::Ready(self.poll_drained(cx))).await;
         let (mut outgoing, after) = self.response(response, &asked, drained);
-        let sent = poll_fn(|cx| match outgoing.poll(&self.wire, cx) {
-            Poll::Ready(written) => Poll::Ready(written.map_err(ServeError::from)),
-            Poll::Pending => watch.poll(&self.wire, cx).map(|()| Err(ServeError::Abandoned)),
-        })
-        .await;
+        let sent = self.send(&mut outgoing, &mut watch).await;
         if sent.is_err() && outgoing.ends_with_the_connection() {
             self.wire.borrow().stream.reset_on_drop();
         }
@@ -217,6 +217,28 @@ impl<D: Future<Output = ()>> Connection<'_, D> {
             return Ok(After::Close);
         }
         Ok(After::NextRequest)
+    }
+
+    async fn send<B>(&mut self, outgoing: &mut Outgoing<B>, watch: &mut Watch) -> Result<(), ServeError>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<BodyError>,
+    {
+        let mut moved = (0, None);
+        poll_fn(|cx| {
+            if let Poll::Ready(sent) = outgoing.poll(&self.wire, cx) {
+                return Poll::Ready(sent.map_err(ServeError::from));
+            }
+            if watch.poll(&self.wire, cx).is_ready() {
+                return Poll::Ready(Err(ServeError::Abandoned));
+            }
+            if moved.0 != outgoing.written || moved.1.is_none() {
+                moved = (outgoing.written, Some(Instant::now()));
+            }
+            let since = moved.1.unwrap_or_else(Instant::now);
+            self.alarm.poll(since + self.settings.idle_timeout, cx).map(|()| Err(ServeError::Stalled))
+        })
+        .await
     }
 
     fn request(&self, head: RequestHead) -> Request<Body> {
@@ -309,9 +331,9 @@ impl<D: Future<Output = ()>> Connection<'_, D> {
         Err(ServeError::Refused(refusal))
     }
 
-    /// Nothing is under way: says that there will be no more.
+    /// Nothing is under way: says that there will be no more, if anybody still hears it.
     async fn close_idle(self) -> Result<(), ServeError> {
-        poll_fn(|cx| Pin::new(&mut self.wire.borrow_mut().stream).poll_shutdown(cx)).await?;
+        let _ = poll_fn(|cx| Pin::new(&mut self.wire.borrow_mut().stream).poll_shutdown(cx)).await;
         Ok(())
     }
 
@@ -324,7 +346,7 @@ impl<D: Future<Output = ()>> Connection<'_, D> {
         poll_fn(|cx| {
             loop {
                 let mut wire = self.wire.borrow_mut();
-                match wire.poll_fill(cx, 0) {
+                match wire.poll_fill(cx) {
                     Poll::Pending => return self.alarm.poll(deadline, cx),
                     Poll::Ready(Ok(length)) if length > 0 && read < LINGER_MAX => read += length,
                     Poll::Ready(_) => return Poll::Ready(()),
@@ -364,7 +386,7 @@ impl Watch {
             if !wire.buffer.is_empty() {
                 return Poll::Pending; // the next request is here already; it waits its turn
             }
-            match ready!(wire.poll_fill(cx, 0)) {
+            match ready!(wire.poll_fill(cx)) {
                 Ok(0) => self.half_closed = Some(Instant::now()),
                 Ok(_) => return Poll::Pending,
                 Err(_) => return Poll::Ready(()),

@@ -1,7 +1,7 @@
 //! A connection and what was read of it: heads, then bodies, frame by frame.
 //!
-//! The buffer owns memory only while it holds bytes. A read goes into one scratch buffer per thread
-//! and what arrived is copied out, as large as it is; long bodies of known length are read in place.
+//! The buffer owns memory only while it holds bytes: a read goes into one scratch buffer per thread, and
+//! what arrived is copied out, as large as it is. That copy costs less than a buffer sized by guessing.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,22 +12,17 @@ use bytes::{Buf, Bytes, BytesMut};
 use gauze_model::framing::{BodyFraming, Chunk, ChunkDecoder, HeadScan, Limits, Malformed};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ReadError;
 use crate::stream::Stream;
 
-/// What one read takes at most where the length is not known.
-const SCRATCH: usize = 32 * 1024;
-
-/// With so much of a body to come it is read in place, without a copy.
-const LONG: u64 = 16 * 1024;
-
-/// What one read in place takes at most.
-const IN_PLACE: u64 = 64 * 1024;
+/// What one read takes at most, in bytes.
+const READ_MAX: usize = 64 * 1024;
 
 thread_local! {
-    static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+    /// Every read of this thread goes here first.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_MAX].into());
 }
 
 /// RFC 9110, 15.2.1.
@@ -79,7 +74,7 @@ impl Wire {
             if let Some(length) = scan.end(&self.buffer, &self.limits)? {
                 return Poll::Ready(Ok(Some(self.take(length))));
             }
-            if ready!(self.poll_fill(cx, 0))? == 0 {
+            if ready!(self.poll_fill(cx))? == 0 {
                 return Poll::Ready(if self.buffer.is_empty() {
                     Ok(None)
                 } else {
@@ -100,7 +95,8 @@ impl Wire {
             }
             BodyFraming::UntilClose => Reading::UntilClose,
         };
-        self.promise = if expects_continue && !self.body_has_ended() { CONTINUE } else { &[] };
+        let waits = expects_continue && !self.body_has_ended() && self.buffer.is_empty();
+        self.promise = if waits { CONTINUE } else { &[] };
     }
 
     pub(super) fn body_has_ended(&self) -> bool {
@@ -120,7 +116,7 @@ impl Wire {
         match self.body {
             Reading::Ended | Reading::Trailers(_) => SizeHint::with_exact(0),
             Reading::Length(length) => SizeHint::with_exact(length),
-            Reading::Chunked(..) | Reading::UntilClose | Reading::Failed => SizeHint::default(),
+            Reading::Chunked(_) | Reading::UntilClose | Reading::Failed => SizeHint::default(),
         }
     }
 
@@ -154,13 +150,12 @@ impl Wire {
             if let Some(frame) = self.next_frame()? {
                 return Poll::Ready(Ok(Some(frame)));
             }
-            let expected = match self.body {
+            match self.body {
                 Reading::Ended => return Poll::Ready(Ok(None)),
                 Reading::Failed => return Poll::Ready(Err(ReadError::Incomplete)),
-                Reading::Length(length) => length,
-                Reading::Chunked(..) | Reading::UntilClose | Reading::Trailers(_) => 0,
-            };
-            if ready!(self.poll_fill(cx, expected))? > 0 {
+                Reading::Length(_) | Reading::Chunked(_) | Reading::UntilClose | Reading::Trailers(_) => {}
+            }
+            if ready!(self.poll_fill(cx))? > 0 {
                 continue;
             }
             if !matches!(self.body, Reading::UntilClose) {
@@ -189,7 +184,7 @@ impl Wire {
                 }
                 Ok(Some(Frame::data(self.take(length))))
             }
-            Reading::Chunked(..) => self.next_chunk(),
+            Reading::Chunked(_) => self.next_chunk(),
         }
     }
 
@@ -253,27 +248,14 @@ impl Wire {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Reads once; 0 is the end of the stream. `expected`: what is known to come, 0 if nothing is known.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {
-        if expected >= LONG {
-            return self.poll_fill_in_place(cx, expected.min(IN_PLACE) as usize);
-        }
-        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+    /// Reads once; 0 is the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
             self.buffer.extend_from_slice(read.filled());
             Poll::Ready(Ok(read.filled().len()))
         })
-    }
-
-    fn poll_fill_in_place(&mut self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
-        ready!(self.stream.poll_readable(cx))?;
-        self.buffer.reserve(length);
-        let read = std::pin::pin!(self.stream.read_buf(&mut self.buffer)).poll(cx);
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
-        }
-        read
     }
 
     /// The first bytes of the buffer; its memory goes with the last of them.

@@ -25,9 +25,9 @@ pub enum IdentityProblem {
     #[error("the certificate's name {0}")]
     NotSpiffe(NotAnIdentity),
     #[error("{found} is not of trust domain `{wanted}`")]
-    TrustDomain { wanted: String, found: SpiffeId },
+    TrustDomain { wanted: String, found: Box<SpiffeId> },
     #[error("the peer is {found}, not {wanted}")]
-    Other { wanted: SpiffeId, found: SpiffeId },
+    Other { wanted: Box<SpiffeId>, found: Box<SpiffeId> },
 }
 
 /// When a certificate expires. webpki tells it only in refusing: a path is checked from the leaf on, its
@@ -57,10 +57,10 @@ impl Expected {
         let found = identity_of(leaf)?;
         match self {
             Expected::Anyone(domain) if found.trust_domain != **domain => {
-                Err(IdentityProblem::TrustDomain { wanted: domain.to_string(), found })
+                Err(IdentityProblem::TrustDomain { wanted: domain.to_string(), found: found.into() })
             }
             Expected::Exactly(wanted) if found != *wanted => {
-                Err(IdentityProblem::Other { wanted: wanted.clone(), found })
+                Err(IdentityProblem::Other { wanted: wanted.clone().into(), found: found.into() })
             }
             Expected::Anyone(_) | Expected::Exactly(_) => Ok(found),
         }

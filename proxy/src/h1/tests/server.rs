@@ -361,3 +361,18 @@ fn breaking(
     });
     StreamBody::new(Box::pin(futures_util::StreamExt::chain(first, failure)))
 }
+
+#[test]
+fn a_client_that_stops_reading_does_not_hold_its_response_for_ever() {
+    let settings = Settings { idle_timeout: Duration::from_millis(20), ..Settings::default() };
+    on_a_worker(async {
+        let (mut client, server) = pair().await;
+        let endless = vec![b'x'; 64 * 1024 * 1024]; // more than the buffers of two sockets
+        let serving = start(server, settings, move |_| {
+            let body = Body::full(endless.clone());
+            async move { Response::new(body) }
+        });
+        say(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(matches!(serving.await.unwrap(), Err(ServeError::Stalled)));
+    });
+}
