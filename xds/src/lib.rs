@@ -24,7 +24,9 @@ mod arbitrary; // arbitrary values of the model
 #[cfg(test)]
 mod envoy; // asks Envoy itself
 #[cfg(test)]
-mod round_trip;
+mod round_trip; // what is written reads back
+#[cfg(test)]
+mod silence; // nothing is dropped in silence
 
 pub use delta::{DeltaClient, DeltaServer};
 pub use encoded::EncodedResource;
