@@ -9,15 +9,15 @@ use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
 use crate::files::{self, YamlFile};
+use crate::source;
 
 #[derive(clap::Args)]
 pub(crate) struct Apply {
     /// A file of objects; `-` reads stdin
     #[arg(short, long, required = true)]
     file: Vec<PathBuf>,
-    /// The directory of YAML that the control plane follows
-    #[arg(long, default_value = "gauze-demo", value_name = "DIR")]
-    directory: PathBuf,
+    #[command(flatten)]
+    place: source::Directory,
 }
 
 #[derive(clap::Args)]
@@ -26,9 +26,8 @@ pub(crate) struct Delete {
     kind: String,
     /// NAME or NAMESPACE/NAME
     name: String,
-    /// The directory of YAML that the control plane follows
-    #[arg(long, default_value = "gauze-demo", value_name = "DIR")]
-    directory: PathBuf,
+    #[command(flatten)]
+    place: source::Directory,
 }
 
 /// Which object.
@@ -47,12 +46,12 @@ struct Document {
 }
 
 pub(crate) fn apply(arguments: Apply) -> anyhow::Result<Exit> {
-    files::read(&arguments.directory)?;
+    files::read(&arguments.place.directory)?;
     for file in &arguments.file {
         let text = read(file)?;
         let documents = documents(&text).with_context(|| file.display().to_string())?;
         for document in documents {
-            let (path, done) = apply_one(&arguments.directory, &document)?;
+            let (path, done) = apply_one(&arguments.place.directory, &document)?;
             println!("{}/{} {done}   ({})", document.key.kind, document.key.name, path.display());
         }
     }
@@ -157,14 +156,14 @@ pub(crate) fn delete(arguments: Delete) -> anyhow::Result<Exit> {
             && key.name == name
             && namespace.is_none_or(|namespace| key.namespace.as_deref() == Some(namespace))
     };
-    for file in files::read(&arguments.directory)? {
+    for file in files::read(&arguments.place.directory)? {
         let objects = file.objects().unwrap_or_default();
         let Some(key) = objects.iter().filter_map(key).find(|key| wanted(key)) else { continue };
         take_out(&file, &key, objects.len())?;
         println!("{}/{} deleted   ({})", key.kind, key.name, file.path.display());
         return Ok(Exit::Fine);
     }
-    let directory = arguments.directory.display();
+    let directory = arguments.place.directory.display();
     bail!(Failure::Usage(format!("there is no {} {} in {directory}", arguments.kind, arguments.name)))
 }
 
@@ -215,7 +214,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = write(directory.path(), "two.yaml", TWO);
         let delete_one = |kind: &str, name: &str| {
-            delete(Delete { kind: kind.into(), name: name.into(), directory: directory.path().to_owned() })
+            delete(Delete {
+                kind: kind.into(),
+                name: name.into(),
+                place: source::Directory { directory: directory.path().to_owned() },
+            })
         };
         delete_one("service", "a").unwrap();
         let left = "kind: Service\nmetadata: {name: b, namespace: shop}\n";

@@ -31,6 +31,7 @@ pub(crate) use children::end_with_parent;
 use load::Load;
 use mesh::Mesh;
 use screen::Screen;
+pub(crate) use sidecar::PodCard;
 use summary::{Step, Summary};
 
 /// How the demo runs.
@@ -69,6 +70,12 @@ pub(crate) struct Arguments {
     /// Print one JSON object at the end, and nothing else on stdout
     #[arg(long)]
     json: bool,
+}
+
+/// Writes the shop's objects into a directory: an example for the tests of other commands.
+#[cfg(test)]
+pub(crate) fn shop_files(directory: &std::path::Path) -> anyhow::Result<usize> {
+    objects::write(directory, objects::ADDRESS_BASE, false)
 }
 
 const RATE: u32 = 250;

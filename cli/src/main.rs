@@ -5,9 +5,11 @@ mod apply; // objects in and out
 mod demo; // the whole mesh on this machine
 mod docs; // problem codes
 mod exit; // exit codes
+mod explain; // what happens to a request
 mod files; // a directory of YAML
 mod get; // objects and their conditions
 mod output; // tables, JSON, YAML
+mod proxy; // what one sidecar knows
 mod run; // control plane and sidecar, in this program
 mod source; // a control plane, or files
 mod split; // weights
@@ -45,6 +47,10 @@ enum Command {
     Delete(apply::Delete),
     /// Show TrafficSplits, and move their weights
     Split(split::Arguments),
+    /// Explain what happens to a request, step by step
+    Explain(explain::Arguments),
+    /// Look into one sidecar
+    Proxy(proxy::Arguments),
     /// Explain a problem code, and how to solve the problem
     Docs(docs::Arguments),
     /// Print the version
@@ -66,6 +72,8 @@ fn main() -> ExitCode {
         Command::Get(arguments) => block_on(get::run(arguments)),
         Command::Apply(arguments) => apply::apply(arguments),
         Command::Delete(arguments) => apply::delete(arguments),
+        Command::Explain(arguments) => block_on(explain::run(arguments)),
+        Command::Proxy(arguments) => block_on(proxy::run(arguments)),
         Command::Docs(arguments) => docs::run(arguments),
         Command::Version(arguments) => version::run(arguments),
         Command::Split(arguments) => split::run(arguments),

@@ -11,12 +11,19 @@ use serde_json::{Value, json};
 use crate::admin::Endpoint;
 use crate::exit::Failure;
 
-/// `--directory`, as every command has it that looks at objects.
+/// `--directory`, as every command has it.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Directory {
+    /// The directory of YAML that the control plane follows
+    #[arg(long, global = true, default_value = "gauze-demo", value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+/// `--directory` and `--offline`, as every command has them that looks at objects.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The directory of YAML that the control plane follows
-    #[arg(long, default_value = "gauze-demo", value_name = "DIR")]
-    pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Directory,
     /// Read the files only, and ask no control plane
     #[arg(long)]
     pub(crate) offline: bool,
@@ -31,15 +38,17 @@ pub(crate) struct Seen {
     pub(crate) live: bool,
 }
 
-impl Arguments {
-    /// The control plane of this directory.
-    pub(crate) fn control_plane(&self) -> Endpoint {
-        Endpoint::socket(&self.state().join("control-plane.sock"))
-    }
-
+impl Directory {
     /// Where a running control plane and demo keep what is theirs.
     pub(crate) fn state(&self) -> PathBuf {
         self.directory.join(".gauze")
+    }
+}
+
+impl Arguments {
+    /// The control plane of this directory.
+    pub(crate) fn control_plane(&self) -> Endpoint {
+        Endpoint::socket(&self.place.state().join("control-plane.sock"))
     }
 
     /// What there is, by the control plane if one runs, else by the files alone.
@@ -62,7 +71,7 @@ impl Arguments {
                     "namespace": key.namespace,
                     "name": key.name,
                     "parents": status.map(|status| status.parents.as_slice()).unwrap_or_default(),
-                    "problems": of(&object, &problems),
+                    "problems": of(object, &problems),
                 })
             })
             .collect();
@@ -83,8 +92,8 @@ impl Arguments {
     /// # Errors
     /// There is no such directory.
     pub(crate) fn world(&self) -> anyhow::Result<(World, Vec<Problem>)> {
-        exists(&self.directory)?;
-        let (objects, problems) = directory::read(&self.directory);
+        exists(&self.place.directory)?;
+        let (objects, problems) = directory::read(&self.place.directory);
         Ok((World::of(MeshSettings::default(), objects), problems))
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::exit::{Exit, Failure};
 use crate::files::{self, YamlFile};
 use crate::output::{self, Format};
+use crate::source;
 use crate::table::Table;
 use edit::EditProblem;
 
@@ -17,9 +18,8 @@ use edit::EditProblem;
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// The directory of YAML that the control plane follows
-    #[arg(long, global = true, default_value = "gauze-demo", value_name = "DIR")]
-    directory: PathBuf,
+    #[command(flatten)]
+    place: source::Directory,
 }
 
 #[derive(clap::Subcommand)]
@@ -47,8 +47,8 @@ fn parse_weight(text: &str) -> Result<(String, u32), String> {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     match arguments.command {
-        Command::List { output } => list(&arguments.directory, output.format),
-        Command::Set { split, weights } => set(&arguments.directory, &split, &weights),
+        Command::List { output } => list(&arguments.place.directory, output.format),
+        Command::Set { split, weights } => set(&arguments.place.directory, &split, &weights),
     }
 }
 

@@ -38,19 +38,15 @@ pub fn pick(
     draws: [u32; 2],
     turn: u32,
 ) -> Option<usize> {
+    // Requests in flight, measured by the share that an endpoint should have.
+    let crowding = |at: usize, load: Load| f64::from(load.in_flight) / shares.relative_weight(at);
+    let latency = |at: usize, load: Load| load.seconds * (1.0 + crowding(at, load));
     match balance {
         Balance::Random => shares.draw(draws[0]),
         Balance::RoundRobin => shares.turn(turn),
-        Balance::LeastRequest => shares.lighter_of_two(draws, |at| crowding(shares, at, load(at))),
-        Balance::PeakEwma { .. } => {
-            shares.lighter_of_two(draws, |at| load(at).seconds * (1.0 + crowding(shares, at, load(at))))
-        }
+        Balance::LeastRequest => shares.lighter_of_two(draws, |at| crowding(at, load(at))),
+        Balance::PeakEwma { .. } => shares.lighter_of_two(draws, |at| latency(at, load(at))),
     }
-}
-
-/// Requests in flight, measured by the share that an endpoint should have.
-fn crowding(shares: &Shares, at: usize, load: Load) -> f64 {
-    f64::from(load.in_flight) / shares.relative_weight(at)
 }
 
 impl Shares {

@@ -4,7 +4,6 @@
 //! Here are the types and [`route`]; each part of a decision has a file of its own below.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use regex::Regex;
 
 use crate::name::Name;
 use crate::origin::Origin;
@@ -15,11 +14,13 @@ mod host; // hosts, as requests name them and as rules ask for them
 mod index; // the rules that can match, without a look at the others
 mod matches; // whether one rule matches
 mod order; // Gateway API rules in order of precedence
+mod pattern; // regular expressions, compiled once
 mod split; // one backend of many, by weight
 
 pub use host::host_of;
 pub use matches::Mismatch;
 pub use order::precedence;
+pub use pattern::Pattern;
 pub(crate) use split::scale;
 pub use split::{share, split};
 
@@ -127,10 +128,6 @@ pub enum ValueMatch {
     /// The whole value, anchored at both ends.
     Regex(Pattern),
 }
-
-/// A regular expression, compiled once, with a limit on its size; compared by its text.
-#[derive(Clone, Debug)]
-pub struct Pattern(Regex);
 
 /// What is changed on the way (Gateway API filters).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -340,40 +337,6 @@ fn first_match<'t, C: 't>(
         }
     })
 }
-
-/// Largest compiled size of a pattern, in bytes: what hostile configuration may cost.
-const PATTERN_SIZE_MAX: usize = 64 * 1024;
-
-impl Pattern {
-    /// Compiles `text`, anchored at both ends.
-    ///
-    /// # Errors
-    /// The text is no regular expression, or compiles to more than 64 KiB.
-    pub fn new(text: &str) -> Result<Pattern, regex::Error> {
-        // Compiled alone first: `a)(b` must not become valid by what is put around it.
-        regex::RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).build()?;
-        regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(PATTERN_SIZE_MAX).build().map(Pattern)
-    }
-
-    /// Whether the whole of `value` is as the pattern says.
-    pub fn is_match(&self, value: &str) -> bool {
-        self.0.is_match(value)
-    }
-
-    /// The text that it was made from.
-    pub fn text(&self) -> &str {
-        let whole = self.0.as_str();
-        &whole["^(?:".len()..whole.len() - ")$".len()]
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Pattern) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
-}
-
-impl Eq for Pattern {}
 
 #[cfg(test)]
 mod tests;

@@ -254,7 +254,7 @@ mod tests {
         let name = Name::Outbound { viewer: "shop".to_owned(), address };
         let listeners = BTreeMap::from([(name, Arc::new(Listener::Outbound(outbound)))]);
         let snapshot = Snapshot { listeners, ..Snapshot::default() };
-        Targets::new(1, OwnAddresses::default()).build(&snapshot, &Metrics::new())
+        Targets::new(OwnAddresses::default()).build(&snapshot, &Metrics::new())
     }
 
     fn known(config: &Config, change: impl FnOnce(&mut Known)) -> Known {

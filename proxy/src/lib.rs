@@ -47,6 +47,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -56,7 +57,8 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::config::ads::Ads;
 use crate::control_plane::ControlPlane;
-use crate::metrics::Metrics;
+use crate::listen::Listeners;
+use crate::metrics::{Direction, Metrics};
 use crate::self_check::SelfCheck;
 use crate::settings::{AccessLogFormat, Invocation, ObservingSettings, Settings};
 use crate::tls::Tls;
@@ -75,6 +77,8 @@ pub struct Proxy {
 /// A proxy that cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(transparent)]
+    Bind(#[from] listen::BindError),
     #[error(transparent)]
     Listen(#[from] admin::ListenError),
     #[error("a thread or its event loop cannot be started: {0}")]
@@ -133,8 +137,9 @@ pub async fn run(
     log_level: LogLevel,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
+    let listeners = Listeners::bind(&settings.interception)?;
     let doors = Doors::open(&settings.interception).await?;
-    announce(&doors)?;
+    announce(&listeners, &doors)?;
 
     let metrics = Arc::new(Metrics::new());
     let tls = Tls::new(&settings.control_plane.trust_domain);
@@ -151,11 +156,12 @@ pub async fn run(
     let admin = Arc::new(Admin::new(proxy.clone(), certificates.subscribe(), log_level));
 
     let draining = watch::Sender::new(false);
+    let workers = worker::start(&proxy, listeners, &draining.subscribe())?;
     let control = async {
         let self_check = proxy.self_check.until_passed(&proxy.settings.workload.pod_ips);
         tokio::join!(ads.run(), certificates.keep(), admin.serve(&doors), self_check)
     };
-    let mut control = pin!(control);
+    let mut control = pin!(control.fuse());
     tokio::select! {
         _ = &mut control => {}
         () = shutdown => {}
@@ -164,6 +170,11 @@ pub async fn run(
 
     tracing::info!("ending: finishing what is in flight");
     draining.send_replace(true);
+    let drained = tokio::task::spawn_blocking(|| workers.join());
+    tokio::select! {
+        _ = &mut control => {}
+        _ = drained => {}
+    }
     proxy.access_log.flush();
     Ok(())
 }
@@ -176,8 +187,10 @@ fn access_log(settings: &ObservingSettings, metrics: &Metrics) -> io::Result<Acc
 }
 
 /// The first line on stdout: where we listen, now that all of it is bound.
-fn announce(doors: &Doors) -> io::Result<()> {
+fn announce(listeners: &Listeners, doors: &Doors) -> io::Result<()> {
     let line = serde_json::json!({ "listening": {
+        "outbound": listeners.addresses(Direction::Outbound),
+        "inbound": listeners.addresses(Direction::Inbound),
         "admin": [doors.loopback_address()],
         "metrics": [doors.pod_address()],
         "admin_socket": doors.socket_path(),

@@ -38,6 +38,8 @@ pub(crate) struct PodCard {
     pub(crate) admin: SocketAddr,
     pub(crate) admin_socket: PathBuf,
     pub(crate) metrics: SocketAddr,
+    /// The sidecar's log.
+    pub(crate) log: PathBuf,
     pub(crate) sidecar_pid: u32,
     pub(crate) app_pid: u32,
 }
@@ -143,6 +145,7 @@ impl RunningPod {
             admin: sidecar.address("admin")?,
             admin_socket: admin_socket(state, &pod),
             metrics: sidecar.address("metrics")?,
+            log: log(state, &format!("{}.sidecar", pod.name)),
             sidecar_pid: sidecar.pid,
             app_pid: app.pid,
         };

@@ -114,11 +114,14 @@ pub fn response_head(head: Bytes, limits: &Limits, asked: &Method) -> Result<Res
     let mut headers = header_map(parsed.headers, &head)?;
     let declared = declared_framing(&headers, version)?.unwrap_or(BodyFraming::UntilClose);
     let body = response_framing(asked, status, declared);
+    let mut ends = !matches!(body, BodyFraming::UntilClose | BodyFraming::Tunnel);
     if status.is_informational() || status == StatusCode::NO_CONTENT {
-        headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6: it must not stand there, and not be sent on
+        // RFC 9110, 8.6: they must not stand there, and not be sent on. Who sends them all the same
+        // may send a body too, which nobody must take for the next response.
+        ends &= matches!(declared, BodyFraming::UntilClose | BodyFraming::Length(0));
+        headers.remove(CONTENT_LENGTH);
         headers.remove(TRANSFER_ENCODING);
     }
-    let ends = !matches!(body, BodyFraming::UntilClose | BodyFraming::Tunnel);
     Ok(ResponseHead { persistent: ends && persistent(&headers, version), status, version, headers, body })
 }
 

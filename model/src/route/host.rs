@@ -29,17 +29,15 @@ impl HostPattern {
         }
     }
 
-    /// Whether every host that `other` fits is also one of this pattern.
-    pub fn covers(&self, other: &HostPattern) -> bool {
-        match (self, other) {
-            (HostPattern::Any, _) => true,
-            (_, HostPattern::Any) => false,
-            (HostPattern::Exact(_), _) => self == other,
-            (HostPattern::Wildcard(_), HostPattern::Exact(host)) => self.fits(host),
-            (HostPattern::Wildcard(suffix), HostPattern::Wildcard(other)) => {
-                suffix == other || is_below(other, suffix)
-            }
-        }
+    /// This pattern and the wider ones around it, the most specific first: `a.b.c`, `*.b.c`, `*.c`, `*`.
+    pub fn and_wider(&self) -> impl Iterator<Item = HostPattern> {
+        let name = match self {
+            HostPattern::Exact(name) | HostPattern::Wildcard(name) => name.as_str(),
+            HostPattern::Any => "",
+        };
+        let wider = suffixes(name).map(|suffix| HostPattern::Wildcard(suffix.to_owned()));
+        let any = (*self != HostPattern::Any).then_some(HostPattern::Any);
+        std::iter::once(self.clone()).chain(wider).chain(any)
     }
 
     /// Orders the more specific before the less (Gateway API: exact, then the longest wildcard).
@@ -50,6 +48,11 @@ impl HostPattern {
             HostPattern::Any => (0, 0),
         })
     }
+}
+
+/// What follows each label of a name, the longest first: `b.c`, `c` in `a.b.c`.
+pub(super) fn suffixes(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('.').filter(|(at, _)| *at > 0).map(|(at, _)| &name[at + 1..])
 }
 
 /// One or more labels, then the suffix.

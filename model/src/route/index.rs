@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::host::suffixes;
 use super::matches::without_final_slash;
 use super::{HostPattern, PathMatch, RouteRule, VirtualHost};
 
@@ -59,8 +60,7 @@ impl Index {
         if self.wildcards.is_empty() {
             return None;
         }
-        let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
-        dots.map(|(at, _)| &host[at + 1..]).find_map(|suffix| self.wildcards.get(suffix).copied())
+        suffixes(host).find_map(|suffix| self.wildcards.get(suffix).copied())
     }
 
     /// The rules of a host that can match a path, in order; `None`: any of them can.

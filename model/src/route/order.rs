@@ -26,11 +26,14 @@ impl<C: Clone> RouteTable<C> {
     pub fn new(origin: Origin, rules: Vec<(Vec<HostPattern>, RouteRule<C>)>) -> RouteTable<C> {
         let mut rules: Vec<_> = rules.into_iter().map(|(hosts, rule)| (or_any(hosts), rule)).collect();
         rules.sort_by_cached_key(|(_, rule)| precedence(&rule.matches));
-        let patterns: BTreeSet<&HostPattern> = rules.iter().flat_map(|(hosts, _)| hosts).collect();
-
+        let mut by_host: BTreeMap<&HostPattern, Vec<usize>> = BTreeMap::new();
+        for (at, (hosts, _)) in rules.iter().enumerate() {
+            hosts.iter().for_each(|host| by_host.entry(host).or_default().push(at));
+        }
+        // Hosts with the same rules share a virtual host.
         let mut hosts: BTreeMap<Vec<usize>, Vec<HostPattern>> = BTreeMap::new();
-        for pattern in patterns {
-            hosts.entry(rules_for(pattern, &rules)).or_default().push(pattern.clone());
+        for host in by_host.keys() {
+            hosts.entry(rules_for(host, &by_host)).or_default().push((*host).clone());
         }
         let virtual_host = |(at, domains): (Vec<usize>, Vec<HostPattern>)| VirtualHost {
             domains,
@@ -46,13 +49,9 @@ fn or_any(hosts: Vec<HostPattern>) -> Vec<HostPattern> {
     if hosts.is_empty() { vec![HostPattern::Any] } else { hosts }
 }
 
-/// The rules that apply to a host, by the most specific of their patterns that covers it.
-fn rules_for<C>(host: &HostPattern, rules: &[(Vec<HostPattern>, RouteRule<C>)]) -> Vec<usize> {
-    let best = |patterns: &[HostPattern]| {
-        patterns.iter().filter(|it| it.covers(host)).map(|it| it.specificity()).min()
-    };
-    let mut applying: Vec<_> =
-        rules.iter().enumerate().filter_map(|(at, rule)| Some((best(&rule.0)?, at))).collect();
-    applying.sort();
-    applying.into_iter().map(|(_, at)| at).collect()
+/// The rules that apply to a host: its own, then those of the wider patterns, none twice.
+fn rules_for(host: &HostPattern, by_host: &BTreeMap<&HostPattern, Vec<usize>>) -> Vec<usize> {
+    let mut seen = BTreeSet::new();
+    let applying = host.and_wider().flat_map(|pattern| by_host.get(&pattern).into_iter().flatten().copied());
+    applying.filter(|at| seen.insert(*at)).collect()
 }

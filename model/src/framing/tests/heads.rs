@@ -273,6 +273,9 @@ fn a_server_connection_is_used_again_only_where_the_response_ends() {
         ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false),
         ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", true),
         ("HTTP/1.1 204 No Content\r\n\r\n", true),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", true),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", false),
+        ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", false),
         ("HTTP/1.1 101 Switching Protocols\r\n\r\n", false),
     ] {
         let read = response(head.as_bytes(), &Method::GET);

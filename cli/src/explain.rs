@@ -1,0 +1,179 @@
+//! `gauze explain FROM METHOD URL`: what happens to a request, step by step, decided by the functions that
+//! decide for real: the control plane's `translate` and the data path's `route`.
+
+mod backend; // what is behind a share of a split
+mod caller; // who asks
+mod destination; // what a name in a URL stands for
+mod walk; // the steps, in order
+
+use std::fmt::Write;
+
+use gauze_control_plane::problem::Problem;
+use gauze_control_plane::source as sources;
+use gauze_control_plane::world::{MeshSettings, World};
+use gauze_model::why::Reason;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use serde_json::json;
+
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Format};
+use crate::source;
+use crate::table::{Cell, Table, Tone};
+use crate::terminal::{self, Style};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Who calls: NAMESPACE/APP or NAMESPACE/POD
+    from: String,
+    /// The method, for example GET
+    method: Method,
+    /// What it calls: http://cart/items?id=1
+    url: Uri,
+    /// A header of the request: 'NAME: VALUE'
+    #[arg(short = 'H', long = "header", value_parser = parse_header, value_name = "NAME: VALUE")]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    #[command(flatten)]
+    source: source::Arguments,
+    #[command(flatten)]
+    output: output::Arguments,
+}
+
+/// What somebody asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) from: String,
+    pub(crate) method: Method,
+    pub(crate) url: Uri,
+    pub(crate) headers: HeaderMap,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Explanation {
+    pub(crate) steps: Vec<Reason>,
+    pub(crate) verdict: Verdict,
+    /// What is wrong with the objects that were looked at.
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// Where it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is carried: whereto.
+    Carried(String),
+    /// The mesh answers itself: with what.
+    Answered(String),
+    /// The mesh has nothing to do with it: why.
+    Outside(String),
+    /// It fails: how.
+    Refused(String),
+}
+
+fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let form = || format!("`{text}` is not of the form 'NAME: VALUE'");
+    let (name, value) = text.split_once(':').ok_or_else(form)?;
+    let name = name.trim().parse().map_err(|_| form())?;
+    Ok((name, value.trim().parse().map_err(|_| form())?))
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    let world = world(&arguments.source).await?;
+    let asked = Asked {
+        from: arguments.from,
+        method: arguments.method,
+        url: arguments.url,
+        headers: arguments.headers.into_iter().collect(),
+    };
+    let explanation = walk::explain(&world, &asked)?;
+    match arguments.output.format {
+        Format::Table => print!("{}", page(&explanation, terminal::output())),
+        format => output::print_value(format, &explanation.to_json())?,
+    }
+    Ok(if matches!(explanation.verdict, Verdict::Refused(_)) { Exit::Problems } else { Exit::Fine })
+}
+
+/// The world of the running control plane, or the one that the files make.
+async fn world(source: &source::Arguments) -> anyhow::Result<World> {
+    if source.offline || !source.is_served().await {
+        eprintln!("no control plane runs here: this is what the files say\n");
+        return Ok(source.world()?.0);
+    }
+    let text = source.control_plane().get("/world").await?;
+    let objects =
+        sources::parse(&text).map_err(|error| anyhow::anyhow!("the control plane's world: {error}"))?;
+    Ok(World::of(MeshSettings::default(), objects))
+}
+
+impl Asked {
+    /// The host and port that the app dials.
+    ///
+    /// # Errors
+    /// The URL names no host, or is not `http`.
+    pub(crate) fn host(&self) -> Result<(&str, u16), Failure> {
+        let scheme = self.url.scheme_str().unwrap_or("http");
+        let port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            other => {
+                return Err(Failure::Usage(format!(
+                    "`{other}` is no scheme that is explained; write http:// or https://"
+                )));
+            }
+        };
+        let host = self.url.host().ok_or_else(|| {
+            Failure::Usage(format!("`{}` names no host; write for example http://cart/items", self.url))
+        })?;
+        Ok((host.trim_matches(['[', ']']), self.url.port_u16().unwrap_or(port)))
+    }
+
+    /// The app speaks TLS itself: there are no requests to see.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.url.scheme_str() == Some("https")
+    }
+}
+
+impl Explanation {
+    fn to_json(&self) -> serde_json::Value {
+        let (verdict, text) = match &self.verdict {
+            Verdict::Carried(text) => ("carried", text),
+            Verdict::Answered(text) => ("answered", text),
+            Verdict::Outside(text) => ("outside", text),
+            Verdict::Refused(text) => ("refused", text),
+        };
+        json!({ "verdict": verdict, "text": text, "steps": self.steps, "problems": self.problems })
+    }
+}
+
+/// The numbered steps, and where it ends.
+fn page(explanation: &Explanation, style: Style) -> String {
+    let mut table = Table::new(&["", "STEP", "DECIDED", "BECAUSE"]);
+    for (index, step) in explanation.steps.iter().enumerate() {
+        let number = format!("{:>2}", index + 1);
+        let because = Cell::new(because(step), Tone::Quiet);
+        table.push(vec![number.into(), step.step.clone().into(), step.decided.clone().into(), because]);
+    }
+    let (mark, text) = match &explanation.verdict {
+        Verdict::Carried(text) => (style.green("→ carried"), text),
+        Verdict::Answered(text) => (style.yellow("→ answered by the mesh"), text),
+        Verdict::Outside(text) => (style.yellow("→ outside the mesh"), text),
+        Verdict::Refused(text) => (style.red("→ refused"), text),
+    };
+    let mut page = format!("{}{mark}: {text}\n", table.render(style));
+    for problem in &explanation.problems {
+        let _ = writeln!(page, "{} {problem}", style.red("problem:"));
+    }
+    page
+}
+
+/// The reason, and the line of the user's YAML where it stands.
+fn because(step: &Reason) -> String {
+    match &step.origin {
+        Some(origin) if step.decided.contains(&origin.to_string()) => step.because.clone(),
+        Some(origin) if step.because.is_empty() => origin.to_string(),
+        Some(origin) => format!("{} ({origin})", step.because),
+        None => step.because.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+use gauze_control_plane::source::directory;
+
+use super::*;
+use crate::demo::shop_files;
+
+/// The demo's shop, and more objects beside it.
+fn shop(more: &str) -> World {
+    let directory = tempfile::tempdir().unwrap();
+    shop_files(directory.path()).unwrap();
+    std::fs::write(directory.path().join("more.yaml"), more).unwrap();
+    let (objects, problems) = directory::read(directory.path());
+    assert_eq!(problems, []);
+    World::of(MeshSettings::default(), objects)
+}
+
+fn asked(from: &str, method: &str, url: &str) -> Asked {
+    Asked {
+        from: from.to_owned(),
+        method: method.parse().unwrap(),
+        url: url.parse().unwrap(),
+        headers: HeaderMap::new(),
+    }
+}
+
+fn steps(explanation: &Explanation) -> Vec<(&str, &str)> {
+    explanation.steps.iter().map(|step| (step.step.as_str(), step.decided.as_str())).collect()
+}
+
+#[test]
+fn a_split_is_explained_from_the_name_to_both_endpoints() {
+    let explanation = walk::explain(&shop(""), &asked("shop/web", "GET", "http://cart/items")).unwrap();
+    assert_eq!(explanation.problems, []);
+    assert_eq!(explanation.verdict, Verdict::Carried("cart-v1-0 (v1) or cart-v2-0 (v2)".to_owned()));
+    let steps = steps(&explanation);
+    for expected in [
+        ("caller", "spiffe://cluster.local/ns/shop/sa/web"),
+        ("name", "Service shop/cart, 10.96.0.12:80"),
+        ("protocol", "HTTP/1.1 or HTTP/2, told apart by the first bytes"),
+        ("split", "cart-v1 90 % · cart-v2 10 %"),
+        ("endpoints", "cart-v1: 127.1.2.1:8080"),
+        ("identity", "cart-v2: mutual TLS, only with spiffe://cluster.local/ns/shop/sa/cart"),
+    ] {
+        assert!(steps.contains(&expected), "{expected:?} in {steps:#?}");
+    }
+    let split = explanation.steps.iter().find(|step| step.step == "split").unwrap();
+    assert_eq!(split.origin.as_ref().map(Origin::object), Some(("TrafficSplit", "shop", "cart")));
+}
+
+use gauze_model::Origin;
+
+const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: debug, namespace: shop}
+spec:
+  parentRefs: [{group: \"\", kind: Service, name: cart}]
+  rules:
+  - matches: [{path: {value: /items}, headers: [{name: x-debug, value: \"1\"}]}]
+    backendRefs: [{name: cart-v2, port: 80}]
+";
+
+#[test]
+fn a_route_that_came_close_says_why_not() {
+    let world = shop(ROUTE);
+    let explanation = walk::explain(&world, &asked("web-0", "GET", "http://cart.shop/items")).unwrap();
+    assert!(
+        matches!(&explanation.verdict, Verdict::Refused(text) if text.contains("M3001")),
+        "{explanation:?}"
+    );
+    let near =
+        explanation.steps.iter().find(|step| step.decided.starts_with("not HTTPRoute/shop/debug")).unwrap();
+    assert!(near.because.contains("x-debug"), "{near:?}");
+
+    let mut with_header = asked("web-0", "GET", "http://cart.shop/items");
+    with_header.headers.insert("x-debug", "1".parse().unwrap());
+    let explanation = walk::explain(&world, &with_header).unwrap();
+    assert_eq!(explanation.verdict, Verdict::Carried("cart-v2-0 (v2)".to_owned()));
+}
+
+#[test]
+fn what_the_mesh_does_not_carry_says_so() {
+    let world = shop("");
+    for (url, expected) in [
+        ("http://api.example.com/", "no name of this cluster"),
+        ("http://carrot/", "no Service shop/carrot"),
+        ("http://93.184.216.34/", "passes as it is"),
+        ("http://cart:81/", "passes as it is"),
+    ] {
+        let explanation = walk::explain(&world, &asked("shop/web", "GET", url)).unwrap();
+        assert!(
+            matches!(&explanation.verdict, Verdict::Outside(text) if text.contains(expected)),
+            "{explanation:?}"
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_says_what_there_is() {
+    let world = shop("");
+    let error = walk::explain(&world, &asked("shop/wep", "GET", "http://cart/")).unwrap_err();
+    assert!(error.to_string().contains("shop/cart, shop/payments, shop/web"), "{error}");
+    assert!(walk::explain(&world, &asked("shop/web", "GET", "/items")).is_err());
+    assert!(parse_header("x-user: 7").is_ok() && parse_header("x-user").is_err());
+}
+
+#[test]
+fn the_page_numbers_the_steps_and_names_the_users_lines() {
+    let explanation = walk::explain(&shop(""), &asked("shop/web", "GET", "http://cart/")).unwrap();
+    let page = page(&explanation, Style::PLAIN);
+    assert!(page.contains(" 1  caller"), "{page}");
+    assert!(page.contains("TrafficSplit/shop/cart spec.backends"), "{page}");
+    assert!(page.ends_with("→ carried: cart-v1-0 (v1) or cart-v2-0 (v2)\n"), "{page}");
+}

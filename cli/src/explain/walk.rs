@@ -1,0 +1,182 @@
+//! The way of a request, in order: caller, name, protocol, route, split, endpoints, identity, limits.
+
+use std::net::SocketAddr;
+
+use gauze_control_plane::problem::Problem;
+use gauze_control_plane::translate::{Translation, translate};
+use gauze_control_plane::world::World;
+use gauze_model::listener::{HttpTarget, Outbound, PortProtocol};
+use gauze_model::route::{Action, Backend, RequestHead, RouteRule, route};
+use gauze_model::snapshot::Resource;
+use gauze_model::why::{Reason, Why};
+use gauze_model::{Code, Kind, Listener, Name, RouteTable};
+
+use super::{Asked, Explanation, Verdict, backend, caller, destination};
+use crate::exit::Failure;
+
+/// What happens to this request in this world.
+///
+/// # Errors
+/// The caller or the URL make no sense.
+pub(crate) fn explain(world: &World, asked: &Asked) -> Result<Explanation, Failure> {
+    let mut walk = Walk { world, steps: Vec::new(), problems: Vec::new() };
+    let verdict = walk.decide(asked)?;
+    let mut problems = walk.problems;
+    problems.sort_by_key(ToString::to_string);
+    problems.dedup();
+    Ok(Explanation { steps: walk.steps, verdict, problems })
+}
+
+/// A world, and what was noted on the way.
+pub(super) struct Walk<'w> {
+    pub(super) world: &'w World,
+    pub(super) steps: Vec<Reason>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Walk<'_> {
+    fn decide(&mut self, asked: &Asked) -> Result<Verdict, Failure> {
+        let (host, port) = asked.host()?;
+        let caller = caller::find(self.world, &asked.from, &mut self.steps)?;
+        let resolved = destination::resolve(self.world, &caller.namespace, host, port, &mut self.steps);
+        let address = match resolved {
+            Ok(address) => address,
+            Err(verdict) => return Ok(verdict),
+        };
+        if !caller.meshed {
+            let text = format!("{} has no sidecar: it dials {address} itself, in plaintext", caller.pod);
+            return Ok(Verdict::Outside(text));
+        }
+        let Some(outbound) = self.outbound(&caller.namespace, address) else {
+            return Ok(self.nobody(address));
+        };
+        self.note_protocol(&outbound, asked);
+        if outbound.protocol.is_opaque() || asked.is_tls() {
+            return Ok(self.carry_opaque(&outbound));
+        }
+        Ok(self.carry_http(&outbound, asked))
+    }
+
+    /// What a name stands for; what is wrong with the objects behind it is kept.
+    pub(super) fn look(&mut self, name: &Name) -> Translation {
+        let translation = translate(self.world, name);
+        self.problems.extend(translation.problems.iter().cloned());
+        translation
+    }
+
+    fn outbound(&mut self, viewer: &str, address: SocketAddr) -> Option<Outbound> {
+        let name = Name::Outbound { viewer: viewer.to_owned(), address };
+        match self.look(&name).answer.resource(Kind::Listener) {
+            Some(Resource::Listener(listener)) => match &**listener {
+                Listener::Outbound(outbound) => Some(outbound.clone()),
+                Listener::Inbound(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// An address that nobody has.
+    fn nobody(&mut self, address: SocketAddr) -> Verdict {
+        let networks = &self.world.settings().mesh_networks;
+        if networks.iter().any(|network| network.contains(&address.ip())) {
+            let because = "no Service port and no pod has it";
+            self.steps.push(Reason::new("name", format!("nobody has {address}"), because));
+        } else {
+            self.steps.push(Reason::new(
+                "name",
+                format!("{address} is not asked for"),
+                "it is outside meshNetworks",
+            ));
+        }
+        Verdict::Outside(format!("the connection to {address} passes as it is"))
+    }
+
+    fn note_protocol(&mut self, outbound: &Outbound, asked: &Asked) {
+        let decided = match outbound.protocol {
+            _ if asked.is_tls() && !outbound.protocol.is_http() => "the app's own TLS, passed through",
+            PortProtocol::Detect => "found out by the first bytes",
+            PortProtocol::Http => "HTTP/1.1 or HTTP/2, told apart by the first bytes",
+            PortProtocol::Http2 => "HTTP/2",
+            PortProtocol::Grpc => "gRPC",
+            PortProtocol::Tls => "the app's own TLS, passed through",
+            PortProtocol::Opaque => "opaque TCP",
+        };
+        let because = match outbound.protocol {
+            PortProtocol::Detect => "the port declares none",
+            _ => "the port declares it",
+        };
+        self.steps.push(Reason::new("protocol", decided, because).by(&outbound.origin));
+    }
+
+    fn carry_opaque(&mut self, outbound: &Outbound) -> Verdict {
+        let shares: Vec<(Name, u32)> =
+            outbound.tcp.iter().map(|share| (share.cluster.clone(), share.weight)).collect();
+        let because = "bytes that are not HTTP see no route";
+        self.steps.push(Reason::new("split", backend::shares(&shares), because).by(&outbound.origin));
+        self.carry(&shares)
+    }
+
+    fn carry_http(&mut self, outbound: &Outbound, asked: &Asked) -> Verdict {
+        let name = match &outbound.http {
+            HttpTarget::Cluster(cluster) => {
+                let because = "a pod's own address: no Service, so no routes and no splits";
+                self.steps.push(Reason::new("route", cluster.to_string(), because).by(&outbound.origin));
+                return self.carry(&[(cluster.clone(), 1)]);
+            }
+            HttpTarget::Routes(name) => name.clone(),
+        };
+        let translation = self.look(&name);
+        let Some(Resource::Routes(table)) = translation.answer.resource(Kind::Routes) else {
+            return refused(Code::NO_ROUTE, &format!("{name} does not exist"));
+        };
+        match choose(table, asked, &mut self.steps) {
+            None => refused(Code::NO_ROUTE, "see the steps for the rules that came close"),
+            Some(rule) => self.act(rule),
+        }
+    }
+
+    fn act(&mut self, rule: &RouteRule) -> Verdict {
+        match &rule.action {
+            Action::Respond(status) => {
+                let text = format!("{status}, without asking anybody: the rule has no usable backend");
+                self.steps.push(Reason::new("split", text.clone(), "").by(&rule.origin));
+                Verdict::Refused(text)
+            }
+            Action::Redirect(redirect) => {
+                Verdict::Answered(format!("{}: redirected by {}", redirect.status, rule.origin))
+            }
+            Action::Forward(backends) => {
+                let shares: Vec<(Name, u32)> = backends
+                    .iter()
+                    .map(|Backend { cluster, weight, .. }| (cluster.clone(), *weight))
+                    .collect();
+                let because = match backends.len() {
+                    1 => "one backend",
+                    _ => "drawn for each request, by weight",
+                };
+                self.steps.push(Reason::new("split", backend::shares(&shares), because).by(&rule.origin));
+                self.carry(&shares)
+            }
+        }
+    }
+}
+
+/// Runs the data path's own function with ears open.
+fn choose<'t>(table: &'t RouteTable, asked: &Asked, why: &mut impl Why) -> Option<&'t RouteRule> {
+    let authority = asked.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let authority = authority.or_else(|| asked.url.authority().map(http::uri::Authority::as_str));
+    let head = RequestHead {
+        method: &asked.method,
+        authority: authority.unwrap_or_default(),
+        path: asked.url.path(),
+        query: asked.url.query(),
+        headers: &asked.headers,
+    };
+    route(table, &head, why)
+}
+
+/// A refusal by the mesh, as the caller sees it.
+pub(super) fn refused(code: Code, particulars: &str) -> Verdict {
+    let (title, status) = code.entry().map_or(("", 0), |entry| (entry.title, entry.status));
+    Verdict::Refused(format!("{status} {code}: {title}; {particulars} (gauze docs {code})"))
+}

@@ -1,0 +1,287 @@
+//! `gauze proxy`: what one sidecar holds, how its backends fare, and how loud it logs.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::admin::Endpoint;
+use crate::demo::PodCard;
+use crate::exit::{Exit, Failure};
+use crate::output;
+use crate::source;
+use crate::table::{Cell, Table, Tone};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Show all configuration that a sidecar holds, with the objects behind it
+    Config(Asked),
+    /// Show the backends that a sidecar uses, and their live state
+    Clusters(Asked),
+    /// Show the end of a sidecar's log, or change its level
+    Log {
+        #[command(flatten)]
+        asked: Asked,
+        /// Log from now on: error, warn, info, debug, trace
+        #[arg(long)]
+        level: Option<String>,
+        /// Lines to show
+        #[arg(long, default_value_t = 20)]
+        lines: usize,
+    },
+}
+
+#[derive(clap::Args)]
+struct Asked {
+    /// The pod, or the only one of an app: web-0, web, shop/web
+    pod: String,
+    #[command(flatten)]
+    source: source::Directory,
+    #[command(flatten)]
+    output: output::Arguments,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    match arguments.command {
+        Command::Config(asked) => {
+            let value = find(&asked)?.admin().get_json("/config_dump").await?;
+            output::print(
+                asked.output.format,
+                &config_table(&value),
+                &value,
+                "this sidecar holds nothing yet",
+            )?;
+        }
+        Command::Clusters(asked) => {
+            let value = find(&asked)?.admin().get_json("/clusters").await?;
+            output::print(
+                asked.output.format,
+                &clusters_table(&value),
+                &value,
+                "this sidecar uses no backend yet",
+            )?;
+        }
+        Command::Log { asked, level, lines } => log(&asked, level.as_deref(), lines).await?,
+    }
+    Ok(Exit::Fine)
+}
+
+async fn log(asked: &Asked, level: Option<&str>, lines: usize) -> anyhow::Result<()> {
+    let card = find(asked)?;
+    if let Some(level) = level {
+        let orders = Endpoint::socket(&card.admin_socket);
+        let said = orders.post(&format!("/logging?level={level}")).await?;
+        println!("{}: {}", card.pod, said.trim());
+        return Ok(());
+    }
+    let text = std::fs::read_to_string(&card.log)?;
+    let all: Vec<&str> = text.lines().collect();
+    for line in &all[all.len().saturating_sub(lines)..] {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// The card of the pod that was asked for.
+fn find(asked: &Asked) -> anyhow::Result<PodCard> {
+    let cards = cards(&asked.source.state().join("pods"));
+    if cards.is_empty() {
+        let directory = asked.source.directory.display();
+        let text =
+            format!("no demo runs in {directory}; start it with `gauze demo`, or name its --directory");
+        return Err(Failure::Unreachable(text).into());
+    }
+    Ok(choose(cards, &asked.pod)?)
+}
+
+fn cards(directory: &Path) -> Vec<PodCard> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let mut cards: Vec<PodCard> =
+        paths.filter_map(|path| serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()).collect();
+    cards.sort_by(|one, other| one.pod.cmp(&other.pod));
+    cards
+}
+
+/// The pod of that name, else the only one of that app.
+fn choose(cards: Vec<PodCard>, asked: &str) -> Result<PodCard, Failure> {
+    let (namespace, name) = crate::files::split_name(asked);
+    let names: Vec<String> = cards.iter().map(|card| card.pod.clone()).collect();
+    let here = cards.into_iter().filter(|card| namespace.is_none_or(|namespace| card.namespace == namespace));
+    let (mut exact, rest): (Vec<PodCard>, Vec<PodCard>) = here.partition(|card| card.pod == name);
+    if let Some(card) = exact.pop() {
+        return Ok(card);
+    }
+    let mut of_app: Vec<PodCard> = rest.into_iter().filter(|card| card.app == name).collect();
+    match (of_app.pop(), of_app.is_empty()) {
+        (Some(card), true) => Ok(card),
+        (Some(_), false) => {
+            Err(Failure::Usage(format!("{asked} has several pods; the pods are {}", names.join(", "))))
+        }
+        (None, _) => {
+            Err(Failure::Usage(format!("there is no pod {asked}; the pods are {}", names.join(", "))))
+        }
+    }
+}
+
+impl PodCard {
+    fn admin(&self) -> Endpoint {
+        Endpoint::Tcp(self.admin)
+    }
+}
+
+fn config_table(dump: &Value) -> Table {
+    let mut table = Table::new(&["KIND", "NAME", "ORIGIN", "STATE"]);
+    for (field, kind) in
+        [("listeners", "listener"), ("routes", "routes"), ("clusters", "cluster"), ("endpoints", "endpoints")]
+    {
+        for (name, value) in dump[field].as_object().into_iter().flatten() {
+            let state = Cell::new("held", Tone::Good);
+            table.push(vec![kind.into(), name.clone().into(), origin(value).into(), state]);
+        }
+    }
+    for name in dump["absent"].as_array().into_iter().flatten() {
+        let state = Cell::new("known not to exist", Tone::Quiet);
+        table.push(vec!["".into(), text(name).into(), "".into(), state]);
+    }
+    for refused in dump["refused"].as_array().into_iter().flatten() {
+        let state = format!("refused: {} {}", text(&refused["path"]), text(&refused["problem"]));
+        let state = Cell::new(state, Tone::Bad);
+        table.push(vec!["".into(), text(&refused["name"]).into(), origin(refused).into(), state]);
+    }
+    table
+}
+
+/// The user's object behind a resource; a listener says it one level deeper.
+fn origin(value: &Value) -> String {
+    let inner = ["inbound", "outbound"].iter().find_map(|variant| value.get(variant));
+    let origin = &inner.unwrap_or(value)["origin"];
+    let Some(kind) = origin["kind"].as_str() else { return String::new() };
+    let path = text(&origin["path"]);
+    format!("{kind}/{}/{} {path}", text(&origin["namespace"]), text(&origin["name"])).trim_end().to_owned()
+}
+
+fn clusters_table(clusters: &Value) -> Table {
+    let mut table =
+        Table::new(&["CLUSTER", "ENDPOINT", "POD", "VERSION", "TRANSPORT", "IN FLIGHT", "LATENCY"]);
+    for (name, cluster) in clusters.as_object().into_iter().flatten() {
+        let endpoints = cluster["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
+        if endpoints.is_empty() {
+            table.push(vec![name.clone().into(), Cell::new("none is ready", Tone::Bad)]);
+        }
+        for endpoint in endpoints {
+            let workload = &endpoint["workload"];
+            table.push(vec![
+                name.clone().into(),
+                text(&endpoint["address"]).into(),
+                text(&workload["pod"]).into(),
+                text(&workload["version"]).into(),
+                transport(&endpoint["transport"]),
+                number(&endpoint["requests"]).into(),
+                latency(&endpoint["latency_ms_by_worker"]).into(),
+            ]);
+        }
+    }
+    table
+}
+
+fn transport(value: &Value) -> Cell {
+    match value["mesh"].as_str() {
+        Some(identity) => Cell::new(format!("mesh {identity}"), Tone::Good),
+        None => Cell::new("plain", Tone::Doubtful),
+    }
+}
+
+/// What the balancer believes: the mean over the workers that have measured.
+fn latency(values: &Value) -> String {
+    let measured: Vec<f64> = values.as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+    let measured: Vec<f64> = measured.into_iter().filter(|value| *value > 0.0).collect();
+    if measured.is_empty() {
+        return String::new();
+    }
+    format!("{:.1} ms", measured.iter().sum::<f64>() / measured.len() as f64)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn number(value: &Value) -> String {
+    if value.is_null() { String::new() } else { value.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::terminal::Style;
+
+    fn card(pod: &str, app: &str) -> PodCard {
+        let address = "127.0.0.1:1".parse().unwrap();
+        PodCard {
+            namespace: "shop".into(),
+            pod: pod.into(),
+            app: app.into(),
+            version: "v1".into(),
+            address,
+            app_address: address,
+            admin: address,
+            admin_socket: "x.sock".into(),
+            metrics: address,
+            log: "x.log".into(),
+            sidecar_pid: 1,
+            app_pid: 2,
+        }
+    }
+
+    #[test]
+    fn a_pod_is_found_by_its_name_or_as_the_only_one_of_its_app() {
+        let cards = || vec![card("web-0", "web"), card("cart-v1-0", "cart"), card("cart-v2-0", "cart")];
+        for (asked, expected) in
+            [("web-0", "web-0"), ("web", "web-0"), ("shop/web", "web-0"), ("cart-v2-0", "cart-v2-0")]
+        {
+            assert_eq!(choose(cards(), asked).unwrap().pod, expected, "{asked}");
+        }
+        for (asked, expected) in
+            [("cart", "several pods"), ("wep", "there is no pod wep"), ("other/web", "no pod")]
+        {
+            let error = choose(cards(), asked).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn backends_are_shown_with_their_live_state() {
+        let clusters = json!({ "cluster/shop/cart-v1/80": { "endpoints": [{
+            "address": "127.1.2.1:8080", "requests": 2, "latency_ms_by_worker": [1.5, 0.0],
+            "transport": { "mesh": "spiffe://cluster.local/ns/shop/sa/cart" },
+            "workload": { "pod": "cart-v1-0", "version": "v1" },
+        }] } });
+        let shown = clusters_table(&clusters).render(Style::PLAIN);
+        for part in ["cluster/shop/cart-v1/80", "127.1.2.1:8080", "cart-v1-0", "mesh spiffe://", "1.5 ms"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+    }
+
+    #[test]
+    fn held_absent_and_refused_are_told_apart() {
+        let origin =
+            json!({ "kind": "Service", "namespace": "shop", "name": "cart", "path": "spec.ports[0]" });
+        let dump = json!({
+            "listeners": { "outbound/shop/10.96.0.12:80": { "outbound": { "origin": origin } } },
+            "absent": ["cluster/shop/cart-v3/80"],
+            "refused": [{ "name": "routes/shop/cart/80", "path": "a.b", "problem": "no", "origin": origin }],
+        });
+        let shown = config_table(&dump).render(Style::PLAIN);
+        for part in ["Service/shop/cart spec.ports[0]  held", "known not to exist", "refused: a.b no"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+    }
+}
