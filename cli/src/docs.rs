@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
     /// A code, as it stands in `gauze-error`, logs, metrics and statuses: M3003. Without it: all codes
     code: Option<String>,
     #[command(flatten)]
-    output: output::Arguments,
+    output: output::Output,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {

@@ -33,9 +33,9 @@ pub(crate) struct Arguments {
     #[arg(short = 'H', long = "header", value_parser = parse_header, value_name = "NAME: VALUE")]
     headers: Vec<(HeaderName, HeaderValue)>,
     #[command(flatten)]
-    source: source::Arguments,
+    source: source::Source,
     #[command(flatten)]
-    output: output::Arguments,
+    output: output::Output,
 }
 
 /// What somebody asks for.
@@ -93,7 +93,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 /// The world of the running control plane, or the one that the files make.
-async fn world(source: &source::Arguments) -> anyhow::Result<World> {
+async fn world(source: &source::Source) -> anyhow::Result<World> {
     if source.offline || !source.is_served().await {
         eprintln!("no control plane runs here: this is what the files say\n");
         return Ok(source.world()?.0);

@@ -18,9 +18,9 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     namespace: Option<String>,
     #[command(flatten)]
-    source: source::Arguments,
+    source: source::Source,
     #[command(flatten)]
-    output: output::Arguments,
+    output: output::Output,
 }
 
 /// One line: an object and what is said about one of its parents.

@@ -88,3 +88,32 @@ fn main() -> ExitCode {
 fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Gauze::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_of_the_readme_are_understood() {
+        for line in [
+            "gauze demo",
+            "gauze demo --story --json",
+            "gauze get",
+            "gauze get split cart -n shop -o yaml",
+            "gauze split set cart cart-v1=50 cart-v2=50",
+            "gauze explain shop/web GET http://cart/items -H x-user:7",
+            "gauze proxy clusters web",
+            "gauze docs M3003",
+            "gauze apply -f route.yaml --directory elsewhere",
+        ] {
+            assert!(Gauze::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+}

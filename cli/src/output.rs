@@ -7,7 +7,7 @@ use crate::terminal;
 
 /// `-o`, as every command has it that shows something.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Output {
     /// How the result is printed
     #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,

@@ -43,7 +43,7 @@ struct Asked {
     #[command(flatten)]
     source: source::Directory,
     #[command(flatten)]
-    output: output::Arguments,
+    output: output::Output,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {

@@ -21,7 +21,7 @@ pub(crate) struct Directory {
 
 /// `--directory` and `--offline`, as every command has them that looks at objects.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Source {
     #[command(flatten)]
     pub(crate) place: Directory,
     /// Read the files only, and ask no control plane
@@ -45,7 +45,7 @@ impl Directory {
     }
 }
 
-impl Arguments {
+impl Source {
     /// The control plane of this directory.
     pub(crate) fn control_plane(&self) -> Endpoint {
         Endpoint::socket(&self.place.state().join("control-plane.sock"))

@@ -27,7 +27,7 @@ enum Command {
     /// Show every TrafficSplit, its weights and its file
     List {
         #[command(flatten)]
-        output: output::Arguments,
+        output: output::Output,
     },
     /// Change weights in the file of a TrafficSplit: gauze split set cart v1=50 v2=50
     Set {

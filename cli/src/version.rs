@@ -8,7 +8,7 @@ use crate::output::{self, Format};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    output: output::Arguments,
+    output: output::Output,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
