@@ -3,6 +3,8 @@
 //!
 //! Here are the types and [`route`]; each part of a decision has a file of its own below.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::name::Name;
@@ -36,7 +38,8 @@ pub struct RouteTable<C = Name> {
     pub origin: Origin,
     /// A request sees the rules of the one host that fits best.
     hosts: Vec<VirtualHost<C>>,
-    index: Index,
+    /// Of the hosts; the same for tables that differ in what their backends refer to only.
+    index: Arc<Index>,
 }
 
 /// The rules for some hosts, in order of precedence: the first that matches carries the request.
@@ -211,7 +214,7 @@ pub struct Redirect {
 impl<C> RouteTable<C> {
     /// A table as it stands on the wire: the rules of each host are in order of precedence.
     pub fn from_hosts(origin: Origin, hosts: Vec<VirtualHost<C>>) -> RouteTable<C> {
-        let index = Index::of(&hosts);
+        let index = Arc::new(Index::of(&hosts));
         RouteTable { origin, hosts, index }
     }
 
@@ -245,7 +248,7 @@ impl RouteTable {
             domains: host.domains.clone(),
             rules: host.rules.iter().map(|rule| rule.resolve(&mut cluster)).collect(),
         });
-        RouteTable::from_hosts(self.origin.clone(), hosts.collect())
+        RouteTable { origin: self.origin.clone(), hosts: hosts.collect(), index: self.index.clone() }
     }
 }
 

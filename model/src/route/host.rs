@@ -20,15 +20,6 @@ pub fn host_of(authority: &str) -> Cow<'_, str> {
 }
 
 impl HostPattern {
-    /// Whether the rules for this pattern are for `host`, which is as [`host_of`] gives it.
-    pub fn fits(&self, host: &str) -> bool {
-        match self {
-            HostPattern::Exact(exact) => exact == host,
-            HostPattern::Wildcard(suffix) => is_below(host, suffix),
-            HostPattern::Any => true,
-        }
-    }
-
     /// This pattern and the wider ones around it, the most specific first: `a.b.c`, `*.b.c`, `*.c`, `*`.
     pub fn and_wider(&self) -> impl Iterator<Item = HostPattern> {
         let name = match self {
@@ -53,13 +44,6 @@ impl HostPattern {
 /// What follows each label of a name, the longest first: `b.c`, `c` in `a.b.c`.
 pub(super) fn suffixes(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').filter(|(at, _)| *at > 0).map(|(at, _)| &name[at + 1..])
-}
-
-/// One or more labels, then the suffix.
-fn is_below(host: &str, suffix: &str) -> bool {
-    host.strip_suffix(suffix)
-        .and_then(|labels| labels.strip_suffix('.'))
-        .is_some_and(|labels| !labels.is_empty())
 }
 
 impl fmt::Display for HostPattern {

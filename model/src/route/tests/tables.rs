@@ -231,13 +231,24 @@ fn asked() -> impl Strategy<Value = Asked> {
     })
 }
 
+fn fits(pattern: &HostPattern, host: &str) -> bool {
+    match pattern {
+        HostPattern::Exact(exact) => exact == host,
+        HostPattern::Wildcard(suffix) => {
+            let labels = host.strip_suffix(suffix.as_str()).and_then(|labels| labels.strip_suffix('.'));
+            labels.is_some_and(|labels| !labels.is_empty())
+        }
+        HostPattern::Any => true,
+    }
+}
+
 /// What the Gateway API says, without virtual hosts, orders and indexes.
 fn best_rule(rules: &[(Vec<HostPattern>, RouteMatch)], asked: &Asked) -> Option<String> {
     let host = host_of(&asked.authority);
     let any = [HostPattern::Any];
     let applying = rules.iter().enumerate().filter_map(|(at, (hosts, matches))| {
         let hosts = if hosts.is_empty() { &any } else { &hosts[..] };
-        let specificity = hosts.iter().filter(|it| it.fits(&host)).map(HostPattern::specificity).min()?;
+        let specificity = hosts.iter().filter(|it| fits(it, &host)).map(HostPattern::specificity).min()?;
         matches.mismatch(&asked.head()).is_none().then(|| (specificity, precedence(matches), at))
     });
     applying.min().map(|(_, _, at)| at.to_string())
