@@ -136,14 +136,6 @@ impl ControlPlane {
         Ok(json!({ "listening": listening }).to_string())
     }
 
-    /// The address of the TLS port.
-    ///
-    /// # Errors
-    /// The system cannot tell.
-    pub fn grpc_address(&self) -> std::io::Result<SocketAddr> {
-        self.grpc.local_addr()
-    }
-
     /// Serves until `shutdown` resolves, then lets streams end.
     ///
     /// # Errors

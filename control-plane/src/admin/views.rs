@@ -1,42 +1,45 @@
 //! The JSON that the operator's socket answers; `gauze get`, `gauze explain` and `gauze proxy` read it.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use gauze_model::{Kind, Name};
+use gauze_model::{Kind, Name, Origin};
 use gauze_xds::delta::{Held, Holding};
 use serde_json::{Value, json};
 
 use crate::problem::Problem;
 use crate::push::{ProxyView, Push};
 use crate::status::{self, HoldingState, ObjectStatus};
-use crate::world::Object;
+use crate::world::{Object, ObjectKey};
 
 /// Every object with its conditions as they would stand in a cluster, and with what its source cannot read of it.
-/// `problems` at the end are those that belong to no object (a file that does not parse).
+/// `problems` at the end are those of what is no object at all (a file that does not parse).
 pub(super) fn objects(push: &Push) -> Value {
     let (world, problems) = (push.world(), push.problems());
     let statuses = status::conditions(&world, &problems, &push.heard());
-    let objects: Vec<Value> =
-        world.objects().map(|object| self::object(&object, &statuses, &problems)).collect();
-    let belongs = |problem: &&Problem| {
-        world.objects().any(|object| object.origin().object() == problem.origin.object())
-    };
-    let others: Vec<&Problem> = problems.iter().filter(|problem| !belongs(problem)).collect();
+    let statuses: BTreeMap<&ObjectKey, &ObjectStatus> =
+        statuses.iter().map(|status| (&status.object, status)).collect();
+    let origins: Vec<Origin> = world.objects().map(Object::origin).collect();
+    let mut by_object: BTreeMap<(&str, &str, &str), Vec<&Problem>> = BTreeMap::new();
+    for problem in &problems {
+        by_object.entry(problem.origin.object()).or_default().push(problem);
+    }
+    let mut objects = Vec::new();
+    for (object, origin) in world.objects().zip(&origins) {
+        let key = object.key();
+        let problems = by_object.remove(&origin.object()).unwrap_or_default();
+        let parents = statuses.get(&key).map(|status| status.parents.as_slice()).unwrap_or_default();
+        objects.push(json!({
+            "kind": key.kind,
+            "namespace": key.namespace,
+            "name": key.name,
+            "generation": object.metadata().generation,
+            "parents": parents,
+            "problems": problems,
+        }));
+    }
+    let others: Vec<&Problem> = by_object.into_values().flatten().collect();
     json!({ "objects": objects, "problems": others })
-}
-
-fn object(object: &Object, statuses: &[ObjectStatus], problems: &[Problem]) -> Value {
-    let key = object.key();
-    let status = statuses.iter().find(|status| status.object == key);
-    let own = problems.iter().filter(|problem| problem.origin.object() == object.origin().object());
-    json!({
-        "kind": key.kind,
-        "namespace": key.namespace,
-        "name": key.name,
-        "generation": object.metadata().generation,
-        "parents": status.map(|status| status.parents.as_slice()).unwrap_or_default(),
-        "problems": own.collect::<Vec<_>>(),
-    })
 }
 
 /// Every object as its user wrote it, as a Kubernetes `List`.

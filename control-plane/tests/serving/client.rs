@@ -22,6 +22,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -41,6 +42,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A running control plane.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    pub(crate) metrics: SocketAddr,
     directory: PathBuf,
     stop: oneshot::Sender<()>,
     served: JoinHandle<anyhow::Result<()>>,
@@ -95,19 +97,20 @@ pub(crate) fn write(directory: &Path, name: &str, text: &str) {
 
 impl Running {
     pub(crate) async fn start(directory: &Path) -> Running {
-        Running::start_with(directory, &[]).await
+        Running::try_start(directory).await.unwrap()
     }
 
-    pub(crate) async fn start_with(directory: &Path, flags: &[&str]) -> Running {
+    pub(crate) async fn try_start(directory: &Path) -> anyhow::Result<Running> {
         let directory = directory.to_owned();
-        let text = directory.to_str().unwrap();
-        let arguments = ["gauze-control-plane", "--directory", text].into_iter().chain(flags.iter().copied());
+        let arguments = ["gauze-control-plane", "--directory", directory.to_str().unwrap()];
         let settings = Settings::try_parse_from(arguments).unwrap();
-        let control_plane = ControlPlane::start(&settings, Logging::none()).await.unwrap();
-        let address = control_plane.grpc_address().unwrap();
+        let control_plane = ControlPlane::start(&settings, Logging::none()).await?;
+        let line: Value = serde_json::from_str(&control_plane.listening().unwrap()).unwrap();
+        let address = |of: &str| line["listening"][of][0].as_str().unwrap().parse().unwrap();
+        let (address, metrics) = (address("grpc"), address("metrics"));
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(control_plane.serve(async move { drop(stopped.await) }));
-        Running { address, directory, stop, served }
+        Ok(Running { address, metrics, directory, stop, served })
     }
 
     /// Tells it to stop, and waits until it has.
@@ -116,8 +119,12 @@ impl Running {
         tokio::time::timeout(PATIENCE, self.served).await.unwrap().unwrap().unwrap();
     }
 
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(".gauze").join(name)
+    }
+
     pub(crate) fn file(&self, name: &str) -> String {
-        let path = self.directory.join(".gauze").join(name);
+        let path = self.path(name);
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 

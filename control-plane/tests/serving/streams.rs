@@ -10,14 +10,14 @@ use tonic::Code;
 use crate::client::{AdsStream, Running, asks_for, pod, service, shop, write};
 
 /// A proxy as far as the control plane can tell.
-struct Proxy {
+pub(crate) struct Proxy {
     client: DeltaClient,
     stream: AdsStream,
     received: Vec<String>,
 }
 
 impl Proxy {
-    async fn connect(running: &Running, pod: &str) -> Proxy {
+    pub(crate) async fn connect(running: &Running, pod: &str) -> Proxy {
         let node = Node { id: format!("shop/{pod}"), ..Node::default() };
         let mut client = DeltaClient::new(node);
         client.want(Name::Inbound { namespace: "shop".to_owned(), pod: pod.to_owned() });
@@ -31,7 +31,7 @@ impl Proxy {
         Proxy { client, stream, received: Vec::new() }
     }
 
-    async fn dial(&mut self, address: &str) {
+    pub(crate) async fn dial(&mut self, address: &str) {
         let address: SocketAddr = address.parse().unwrap();
         let requests = self.client.want(Name::Outbound { viewer: "shop".to_owned(), address });
         self.stream.send(requests).await;
@@ -45,7 +45,7 @@ impl Proxy {
     }
 
     /// Takes responses until `holds`.
-    async fn until(&mut self, holds: impl Fn(&DeltaClient) -> bool) {
+    pub(crate) async fn until(&mut self, holds: impl Fn(&DeltaClient) -> bool) {
         while !holds(&self.client) {
             self.take_one().await;
         }
@@ -64,7 +64,7 @@ fn endpoints(client: &DeltaClient) -> BTreeSet<String> {
 }
 
 /// Whether listeners for both directions are current: all that they lead to is held.
-fn is_served(client: &DeltaClient) -> bool {
+pub(crate) fn is_served(client: &DeltaClient) -> bool {
     client.snapshot().listeners.len() == 2
 }
 
