@@ -1,6 +1,8 @@
 //! All that the control plane knows: the objects, and two indexes of who mentions what.
 //! What an object means is decided in [`translate`](crate::translate), never here.
 
+#[cfg(test)]
+mod incremental;
 mod index;
 mod object;
 mod touched;

@@ -20,7 +20,6 @@ use gauze_model::listener::WeightedCluster;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{
     Action, Backend, Filters, HeaderChange, HostPattern, PathMatch, RouteMatch, RouteRule, RouteTable,
-    VirtualHost,
 };
 use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1 as core;
