@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
+use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
@@ -68,8 +68,10 @@ pub fn watch(directory: &Path) -> io::Result<mpsc::Receiver<Update>> {
 
 /// What the operating system says about changes of files.
 struct Changes {
-    /// Dropped, it stops.
+    /// Dropped, it stops; none while the directory is away.
     watcher: Option<notify::RecommendedWatcher>,
+    /// Which directory is watched: one that was moved away is followed by the watcher, but is another.
+    watched: Option<(u64, u64)>,
     heard: std_mpsc::Receiver<()>,
 }
 
@@ -82,8 +84,9 @@ impl Changes {
                 let _ = hear.send(());
             }
         })?;
+        let watched = identity(directory);
         watcher.watch(directory, RecursiveMode::Recursive)?;
-        Ok(Changes { watcher: Some(watcher), heard })
+        Ok(Changes { watcher: Some(watcher), watched, heard })
     }
 
     /// Waits until something has changed and come to rest; false if `ended` says so first.
@@ -92,38 +95,38 @@ impl Changes {
             if ended() {
                 return false;
             }
-            match self.heard.recv_timeout(LOOK) {
-                Ok(()) => break,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            let changed = self.heard.recv_timeout(LOOK) == Ok(());
+            // Without a watcher, the channel is closed and would make this a busy loop.
+            if self.watcher.is_none() {
+                thread::sleep(LOOK);
             }
-            if self.restart(directory) {
+            if self.restart(directory) || changed {
                 break;
             }
         }
         let patience = Instant::now() + PATIENCE;
-        while Instant::now() < patience && self.heard.recv_timeout(QUIET).is_ok() {}
+        while Instant::now() < patience && self.heard.recv_timeout(QUIET) == Ok(()) {}
         true
     }
 
-    /// Watches a directory that was away; whether something may have changed thereby.
+    /// Watches a directory that has come in place of the watched one; whether something may have changed thereby.
     fn restart(&mut self, directory: &Path) -> bool {
-        if !directory.is_dir() {
-            return self.watcher.take().is_some();
-        }
-        if self.watcher.is_some() {
+        let now = identity(directory);
+        if now == self.watched {
             return false;
         }
         match Changes::of(directory) {
-            Ok(changes) => {
-                *self = changes;
-                true
-            }
-            Err(_) => {
-                thread::sleep(LOOK);
-                false
-            }
+            Ok(changes) => *self = changes,
+            Err(_) => (self.watcher, self.watched) = (None, None),
         }
+        true
     }
+}
+
+/// Which directory stands under this path now, if there is one.
+fn identity(directory: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(directory).ok().filter(fs::Metadata::is_dir).map(|found| (found.dev(), found.ino()))
 }
 
 /// What was read of all files.

@@ -52,7 +52,7 @@ fn protocol(world: &World, pod: &Pod, addresses: &[IpAddr], port: u16) -> PortPr
     if opaque.is_some_and(|ports| pods::lists(ports, port)) {
         return PortProtocol::Opaque;
     }
-    let declared =
-        addresses.iter().map(|address| services::pod_protocol(world, SocketAddr::new(*address, port)));
+    let addresses = addresses.iter().map(|address| SocketAddr::new(*address, port));
+    let declared = addresses.flat_map(|address| services::declared_protocols(world, address));
     ports::agree(declared).unwrap_or_else(|| ports::by_number([port]))
 }

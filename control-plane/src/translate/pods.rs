@@ -48,6 +48,11 @@ pub(super) fn at(world: &World, address: IpAddr) -> Option<&Arc<Pod>> {
     live.max_by_key(|pod| super::age(&pod.metadata))
 }
 
+/// Whether a pod lives at this address, its own or its node's.
+pub(super) fn is_at(pod: &Pod, address: IpAddr) -> bool {
+    !has_ended(pod) && addresses(pod).contains(&address)
+}
+
 pub(super) fn workload(pod: &Pod) -> Workload {
     let labels = pod.metadata.labels.as_ref();
     let label = |keys: [&str; 2]| keys.iter().find_map(|key| labels?.get(*key)).cloned().unwrap_or_default();

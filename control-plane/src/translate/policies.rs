@@ -106,8 +106,7 @@ fn invalid(policy: &TrafficPolicy) -> Option<Problem> {
     } else {
         return None;
     };
-    let path = format!("spec.{path}");
-    Some(Problem::new(Code::INVALID_VALUE, origin(policy).at(&path), format!("`{path}` {message}")))
+    Some(Problem::new(Code::INVALID_VALUE, origin(policy).at(format!("spec.{path}")), message))
 }
 
 /// What becomes of a policy at each of its targets.

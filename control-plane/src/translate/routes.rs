@@ -18,9 +18,7 @@ use ::http::StatusCode;
 use gauze_crds::{GrpcRoute, HttpRoute};
 use gauze_model::listener::WeightedCluster;
 use gauze_model::name::ServicePort;
-use gauze_model::route::{
-    Action, Backend, Filters, HeaderChange, HostPattern, PathMatch, RouteMatch, RouteRule, RouteTable,
-};
+use gauze_model::route::{Action, Backend, Filters, HeaderChange, RouteMatch, RouteRule, RouteTable};
 use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1 as core;
 

@@ -9,7 +9,7 @@ use gauze_model::listener::{Mtls, PortProtocol};
 use gauze_model::name::ServicePort;
 use gauze_model::{Code, Origin};
 use k8s_openapi::api::core::v1::{self as core, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
 
 use super::{age, name_of, namespace_of, pods, policies, ports};
 use crate::problem::Problem;
@@ -55,11 +55,15 @@ pub(super) fn pod_cluster(
     Some((cluster, EndpointSet { endpoints }))
 }
 
-/// What a pod's port speaks, by the Services whose slices hold it.
+/// What a dialled pod's port speaks.
 pub(super) fn pod_protocol(world: &World, address: SocketAddr) -> PortProtocol {
+    ports::agree(declared_protocols(world, address)).unwrap_or_else(|| ports::by_number([address.port()]))
+}
+
+/// What the Services whose slices hold this address and port declare.
+pub(super) fn declared_protocols(world: &World, address: SocketAddr) -> Vec<PortProtocol> {
     let services = services_of_endpoint(world, address);
-    let declared = services.iter().map(|(service, port)| ports::of_service(world, service, port));
-    ports::agree(declared).unwrap_or_else(|| ports::by_number([address.port()]))
+    services.iter().map(|(service, port)| ports::of_service(world, service, port)).collect()
 }
 
 /// The Service of that name and its TCP port of that number, with the port's index.
@@ -107,7 +111,9 @@ pub(super) fn endpoints(
         true => addresses(&slices, port, |conditions| conditions.serving && conditions.terminating),
         false => ready,
     };
-    used.into_iter().filter_map(|address| endpoint(world, address, problems)).collect()
+    used.into_iter()
+        .filter_map(|(address, reference)| endpoint(world, address, reference, problems))
+        .collect()
 }
 
 /// A dual-stack Service has each pod in two slices; the family of its first address counts.
@@ -126,31 +132,37 @@ struct Conditions {
     terminating: bool,
 }
 
+/// Where an endpoint is, and the slice with what it refers to.
+type Found<'w> = BTreeMap<SocketAddr, (&'w EndpointSlice, Option<&'w core::ObjectReference>)>;
+
 /// The addresses of the slices whose endpoint is chosen, with the port's number there.
-fn addresses(
-    slices: &[&Arc<EndpointSlice>],
+fn addresses<'w>(
+    slices: &[&'w Arc<EndpointSlice>],
     port: &core::ServicePort,
     chosen: impl Fn(&Conditions) -> bool,
-) -> BTreeSet<SocketAddr> {
-    let mut addresses = BTreeSet::new();
+) -> Found<'w> {
+    let mut found = Found::new();
     for slice in slices {
         let Some(number) = target_port(slice, port) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
-            let given = endpoint.conditions.clone().unwrap_or_default();
-            let ready = given.ready.unwrap_or(true);
-            let conditions = Conditions {
-                ready,
-                serving: given.serving.unwrap_or(ready),
-                terminating: given.terminating.unwrap_or(false),
-            };
             // All addresses of an endpoint are the same pod: the first is used (API reference).
             let address = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok());
-            if let Some(address) = address.filter(|_| chosen(&conditions)) {
-                addresses.insert(SocketAddr::new(address, number));
+            if let Some(address) = address.filter(|_| chosen(&conditions(endpoint))) {
+                found.insert(SocketAddr::new(address, number), (slice, endpoint.target_ref.as_ref()));
             }
         }
     }
-    addresses
+    found
+}
+
+fn conditions(endpoint: &discovery::Endpoint) -> Conditions {
+    let given = endpoint.conditions.clone().unwrap_or_default();
+    let ready = given.ready.unwrap_or(true);
+    Conditions {
+        ready,
+        serving: given.serving.unwrap_or(ready),
+        terminating: given.terminating.unwrap_or(false),
+    }
 }
 
 /// The number that this port of the Service has in the slice; there, `targetPort` is resolved already.
@@ -161,7 +173,24 @@ fn target_port(slice: &EndpointSlice, port: &core::ServicePort) -> Option<u16> {
     ports::number(found.port?)
 }
 
-fn endpoint(world: &World, address: SocketAddr, problems: &mut Vec<Problem>) -> Option<Endpoint> {
+/// An endpoint that refers to a pod is that pod or nothing: what is not known yet is never taken for plain.
+fn endpoint(
+    world: &World,
+    address: SocketAddr,
+    (slice, reference): (&EndpointSlice, Option<&core::ObjectReference>),
+    problems: &mut Vec<Problem>,
+) -> Option<Endpoint> {
+    if let Some(reference) = reference.filter(|reference| reference.kind.as_deref() == Some("Pod")) {
+        let namespace = reference.namespace.as_deref().unwrap_or(namespace_of(&slice.metadata));
+        let name = reference.name.as_deref().unwrap_or_default();
+        let pod = world.pod(namespace, name).filter(|pod| pods::is_at(pod, address.ip()));
+        if pod.is_none() {
+            let message = format!("{address} refers to Pod `{name}`, which is not there, so it is not used");
+            let origin = origin(ObjectKind::EndpointSlice, &slice.metadata);
+            problems.push(Problem::new(Code::ENDPOINT_WITHOUT_POD, origin, message));
+        }
+        return pod.and_then(|pod| endpoint_of_pod(world, pod, address, problems));
+    }
     match pods::at(world, address.ip()) {
         Some(pod) => endpoint_of_pod(world, pod, address, problems),
         // Not a pod: a node, or something outside.

@@ -56,6 +56,9 @@ OUTSIDE_MESH_NETWORKS 1009, "An address of the mesh lies outside the mesh networ
 CHANGE_NOT_SEEN 1010, "The directory cannot be watched",
     "The operating system refuses to report changes of files there, so the directory is read again at intervals.",
     "Raise the limit that the message names (on Linux usually `fs.inotify.max_user_watches`).";
+ENDPOINT_WITHOUT_POD 1011, "An endpoint names a pod that is not there",
+    "The EndpointSlice refers to a Pod that is not known, has ended, or has another address. It is not used: whether it must be dialled with mesh TLS is not known.",
+    "In a cluster this heals by itself. In a directory, write the Pod with its address in `status.podIPs`, or remove the endpoint's `targetRef` if it is not a pod.";
 
 // M11: first contact and certificates.
 TOKEN_MISSING 1101, "A certificate was asked for without a token",
@@ -268,10 +271,10 @@ PROTOCOL_CONFLICT 5008, "The port does not carry what the route matches",
     "The port is declared opaque or TLS (`appProtocol`, its name, or the list of opaque ports), so its requests cannot be seen.",
     "Declare the port as `http`, `kubernetes.io/h2c` or `grpc`, or remove the route.";
 BACKEND_MISSING 5101, "The backend does not exist",
-    "The reference names a Service that does not exist. Its share of the requests is answered with 500.",
+    "The reference names a Service that does not exist. In a route its share of the requests is answered with 500; in a TrafficSplit it goes to the others.",
     "Correct the name and namespace, or create the Service.";
 BACKEND_PORT_MISSING 5102, "The backend has no such port",
-    "The Service has no such port (`port`, not `targetPort`), or the reference names none. Its share of the requests is answered with 500.",
+    "The Service has no such port (`port`, not `targetPort`), or the reference names none. In a route its share of the requests is answered with 500; in a TrafficSplit it goes to the others.",
     "Correct the port of the reference.";
 BACKEND_KIND_UNSUPPORTED 5103, "The backend is of a kind that cannot be one",
     "Backends are Services of the core group. The share of this one is answered with 500.",
@@ -280,14 +283,14 @@ BACKEND_NOT_PERMITTED 5104, "The backend is in another namespace that does not p
     "A reference into another namespace needs a ReferenceGrant there. The share of this one is answered with 500.",
     "Create a ReferenceGrant in the backend's namespace, or use a backend of the route's own.";
 WEIGHTS_ALL_ZERO 5105, "All weights are 0",
-    "No backend may receive anything, so every request is answered with 500.",
+    "No backend may receive anything. In a route every request is answered with 500; in a TrafficSplit requests go to the endpoints of the root itself.",
     "Give at least one backend a weight above 0.";
 NO_ENDPOINTS 5106, "The backend has no ready endpoint",
-    "The backend exists and its share of the requests is sent there, and no pod of it is ready: they are answered with 503.",
+    "The backend exists, and no pod of it is ready. In a route its share of the requests is answered with 503; in a TrafficSplit it goes to the others.",
     "Look at the backend's pods, or set its weight to 0 until they are ready.";
 UNSUPPORTED_FIELD 5201, "A field is not supported",
-    "The field is part of the kind, and gauze does not implement it (yet). The rule is not used, since it would mean something else without it.",
-    "Remove the field; the message says what happens to the rule.";
+    "The field is part of the kind, and gauze does not implement it (yet). It has no effect; the rest of the rule has.",
+    "Remove the field, or leave it for the day when it is supported.";
 UNSUPPORTED_FILTER 5202, "A filter is not supported",
     "The filter is part of the kind, and gauze does not implement it (yet). Requests of this rule are answered with 500, as the Gateway API asks.",
     "Remove the filter, or split the rule.";
