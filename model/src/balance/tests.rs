@@ -91,6 +91,14 @@ fn an_endpoint_of_twice_the_weight_may_be_twice_as_crowded() {
 }
 
 #[test]
+fn weights_that_hardly_differ_are_hardly_other_than_equal_ones() {
+    let load = |at| Load { in_flight: [4, 0][at], seconds: [0.03, 0.05][at] };
+    for weights in [[1, 1], [1_000, 999]] {
+        assert_eq!(picked(&PEAK_EWMA, &weights, load, 100), [0, 100], "{weights:?}");
+    }
+}
+
+#[test]
 fn without_any_weight_all_count_the_same() {
     for balance in ALL {
         let seen = picked(&balance, &[0, 0], |_| IDLE, 1_000);

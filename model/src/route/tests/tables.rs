@@ -145,6 +145,29 @@ fn hosts_with_the_same_rules_share_a_virtual_host() {
 }
 
 #[test]
+fn a_rule_with_a_host_and_a_wildcard_around_it_stands_there_once() {
+    let table = table(vec![(hosts("a.c *.c *"), rule("one", prefix("/")))]);
+    assert_eq!(table.hosts().iter().map(|host| host.rules.len()).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn prefixes_of_any_depth_are_found_among_many_rules() {
+    let deep = |elements: usize| "/a".repeat(elements);
+    let rules: Vec<_> =
+        (1..=20).map(|elements| (hosts("*"), rule(&elements.to_string(), prefix(&deep(elements))))).collect();
+    let table = table(rules);
+    for elements in 1..=20 {
+        for target in [deep(elements), deep(elements) + "/", deep(elements) + "/b/c"] {
+            assert_eq!(
+                carried(&table, &Asked::get("cart", &target)),
+                Some(elements.to_string().as_str()),
+                "{target}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_table_without_a_host_for_the_request_has_no_rule() {
     assert_eq!(carried(&table(Vec::new()), &Asked::get("cart", "/")), None);
     assert_eq!(
