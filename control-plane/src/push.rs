@@ -257,10 +257,10 @@ impl State {
     fn owed(&mut self, id: StreamId, metrics: &Metrics) -> Result<Vec<DeltaDiscoveryResponse>, Refusal> {
         let State { world, answers, streams, .. } = self;
         let stream = streams.get_mut(&id).ok_or(Refusal::PodGone)?;
-        let (names, since) = stream.take_owed()?;
+        let owed = stream.take_owed()?;
         let mut answer = |kind, name: &Name| answers.answer(world, kind, name, metrics);
-        let responses = stream.delta.on_change(&names, &mut answer);
-        if let Some(since) = since {
+        let responses = stream.delta.on_change(&owed.names, &mut answer);
+        if let Some(since) = owed.since {
             metrics.push_latency.observe(since.elapsed().as_secs_f64());
         }
         count_sent(&responses, metrics);

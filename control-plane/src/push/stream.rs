@@ -21,13 +21,19 @@ pub(super) struct Stream {
     opened: SystemTime,
     left: Option<Instant>,
     pod_gone: bool,
-    /// Names whose answer has changed since the stream was last told.
-    owed: BTreeSet<(Kind, Name)>,
-    owed_since: Option<Instant>,
+    owed: Owed,
     /// The origins of answers that it may still hold though they are no longer given: who moved a
     /// route away wants to know when nobody follows it any more.
     former: BTreeMap<(Kind, Name), BTreeSet<Origin>>,
     wake: Arc<Notify>,
+}
+
+/// What changed since a stream was last told.
+#[derive(Default)]
+pub(super) struct Owed {
+    pub(super) names: BTreeSet<(Kind, Name)>,
+    /// When the first of these changes was read.
+    pub(super) since: Option<Instant>,
 }
 
 impl Stream {
@@ -38,8 +44,7 @@ impl Stream {
             opened: SystemTime::now(),
             left: None,
             pod_gone: false,
-            owed: BTreeSet::new(),
-            owed_since: None,
+            owed: Owed::default(),
             former: BTreeMap::new(),
             wake: Arc::default(),
         }
@@ -54,12 +59,12 @@ impl Stream {
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        self.is_open() && !self.owed.is_empty()
+        self.is_open() && self.owed.since.is_some()
     }
 
     pub(super) fn leave(&mut self, now: Instant) {
         self.left = Some(now);
-        self.owed.clear();
+        self.owed = Owed::default();
     }
 
     pub(super) fn left_before(&self, now: Instant, remembered: Duration) -> bool {
@@ -77,18 +82,18 @@ impl Stream {
             self.former.entry(key.clone()).or_default().extend(former.iter().cloned());
         }
         if self.is_open() {
-            self.owed.insert(key);
-            self.owed_since.get_or_insert(read);
+            self.owed.names.insert(key);
+            self.owed.since.get_or_insert(read);
             self.wake.notify_one();
         }
     }
 
-    /// What is owed, and since when.
-    pub(super) fn take_owed(&mut self) -> Result<(BTreeSet<(Kind, Name)>, Option<Instant>), Refusal> {
+    /// What is owed; from now on nothing is.
+    pub(super) fn take_owed(&mut self) -> Result<Owed, Refusal> {
         if self.pod_gone {
             return Err(Refusal::PodGone);
         }
-        Ok((std::mem::take(&mut self.owed), self.owed_since.take()))
+        Ok(std::mem::take(&mut self.owed))
     }
 
     /// Forgets the former answers of names that it now holds as they are.
