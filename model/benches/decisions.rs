@@ -5,8 +5,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use gauze_model::balance::{Load, Shares, pick};
 use gauze_model::cluster::Balance;
+use gauze_model::framing::{HeadScan, Limits, request_head};
 use gauze_model::origin::Origin;
 use gauze_model::route::{Action, Filters, PathMatch, RequestHead, RouteMatch, RouteRule, RouteTable, route};
 use http::{HeaderMap, Method, StatusCode};
@@ -17,6 +19,7 @@ const RUN: Duration = Duration::from_millis(200);
 fn main() {
     compare("route by exact path", [10, 10_000], |rules| route_lookup(rules, PathMatch::Exact));
     compare("route by prefix", [10, 10_000], |rules| route_lookup(rules, PathMatch::Prefix));
+    compare("read a request head", [8, 80], read_head);
     for (what, balance) in [
         ("pick by peak-EWMA", Balance::default()),
         ("pick by least request", Balance::LeastRequest),
@@ -61,6 +64,19 @@ fn route_lookup(rules: usize, path: fn(String) -> PathMatch) -> impl FnMut(u32) 
         let head =
             RequestHead { method: &method, authority: "cart.shop", path, query: None, headers: &headers };
         assert!(black_box(route(black_box(&table), &head, &mut ())).is_some());
+    }
+}
+
+/// A head of so many fields, found and read as a connection does it.
+fn read_head(fields: usize) -> impl FnMut(u32) {
+    let field = |at: usize| format!("x-header-{at}: some value of usual length\r\n");
+    let fields: String = (1..fields).map(field).collect();
+    let bytes = Bytes::from(format!("GET /api/v1/items?q=1 HTTP/1.1\r\nhost: cart.shop\r\n{fields}\r\n"));
+    let limits = Limits::default();
+    move |_| {
+        let end = HeadScan::of_request().end(black_box(&bytes), &limits);
+        let Ok(Some(length)) = end else { panic!("the head is whole: {end:?}") };
+        assert!(black_box(request_head(bytes.slice(..length), &limits)).is_ok());
     }
 }
 
