@@ -36,7 +36,7 @@ impl Pod<'_> {
         };
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  uid: uid-of-{name}\n  \
-             labels: {{app: {app}, version: {version}}}\n  annotations: {{{annotations}}}\nspec:\n  \
+             labels: {{app: {app}, version: \"{version}\"}}\n  annotations: {{{annotations}}}\nspec:\n  \
              serviceAccountName: {account}\n{sidecar}  containers: [{{name: app, image: app, ports: [{{containerPort: {port}}}]}}]\n\
              status:\n  phase: Running\n  podIP: {ip}\n  podIPs: [{{ip: {ip}}}]\n  \
              conditions: [{{type: Ready, status: \"True\"}}]\n",
