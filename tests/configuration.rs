@@ -17,8 +17,7 @@ async fn pushing_equal_or_reordered_endpoints_again_closes_no_connection_and_res
     let load = canary.load(200);
     load.send_more(200).await;
     let connections = [canary.apps[0].connections(), canary.apps[1].connections()];
-    let opened =
-        canary.web.metric("gauze_connections_total", &["direction=\"outbound\"", "tls=\"mesh\""]).await;
+    let opened = canary.web.metric("gauze_dials_total", &["direction=\"outbound\"", "tls=\"mutual\""]).await;
     let root = "10.96.0.1:80".parse().expect("an address");
     for _ in 0..5 {
         canary.mesh.service("cart", root, "http", &[&canary.carts[1], &canary.carts[0]]);
@@ -26,9 +25,10 @@ async fn pushing_equal_or_reordered_endpoints_again_closes_no_connection_and_res
         canary.mesh.service("cart", root, "http", &[&canary.carts[0], &canary.carts[1]]);
         load.send_more(40).await;
     }
+    assert!(opened >= 2.0, "{opened} connections were counted");
     let again = [canary.apps[0].connections(), canary.apps[1].connections()];
     let opened_again =
-        canary.web.metric("gauze_connections_total", &["direction=\"outbound\"", "tls=\"mesh\""]).await;
+        canary.web.metric("gauze_dials_total", &["direction=\"outbound\"", "tls=\"mutual\""]).await;
     let report = load.finish().await;
     report.assert_nothing_lost(&[&canary.apps[0], &canary.apps[1]]);
     assert_eq!(again, connections, "connections to the apps");

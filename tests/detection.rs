@@ -107,7 +107,7 @@ async fn opaque_bytes_pass_and_each_side_may_end_its_half_first() {
     timeout(DEADLINE, talk).await.expect("in time");
     heard.reverse();
     assert!(heard == said, "{} of {} bytes", heard.len(), said.len());
-    assert!(web.metric("gauze_connections_total", &["tls=\"mesh\""]).await >= 1.0, "inside mesh TLS");
+    web.counts("gauze_streams_total", &["direction=\"outbound\"", "tls=\"mutual\""], 1.0).await;
     serving.abort();
 }
 

@@ -117,7 +117,11 @@ async fn a_refusal_carries_its_code_in_response_log_and_metric() {
     let code = answer.code().to_owned();
     assert!(code.starts_with("M3"), "{:?}", answer.headers);
     assert!(answer.text().contains(&code), "the body names the code: {}", answer.text());
-    assert!(pair.web.metric("gauze_requests_total", &[&format!("error=\"{code}\"")]).await >= 1.0);
+    eventually("the refusal is counted", async || {
+        let counted = pair.web.metric("gauze_requests_total", &[&format!("error=\"{code}\"")]).await;
+        if counted >= 1.0 { Ok(()) } else { Err(counted) }
+    })
+    .await;
     let grpc = call(Protocol::Grpc, pair.dial(), "cart", "/shop.Cart/Get", "none").await.expect("an answer");
     assert_eq!(grpc.status, 200, "gRPC refusals are gRPC statuses");
     assert_eq!(grpc.headers.get("grpc-status").map(|status| status.as_bytes()), Some(&b"14"[..]));

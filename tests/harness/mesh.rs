@@ -233,6 +233,15 @@ impl Sidecar {
             .text()
     }
 
+    /// Waits until a metric reaches a value: a request is counted when its response has ended, which its client may see first.
+    pub(crate) async fn counts(&self, name: &str, labels: &[&str], wanted: f64) {
+        eventually(&format!("{} counts {name} {labels:?}", self.pod), async || {
+            let seen = self.metric(name, labels).await;
+            holds(seen == wanted, seen)
+        })
+        .await;
+    }
+
     /// The sum of a metric over all series whose labels contain each of these `name="value"` texts.
     pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let page = self.admin("/metrics").await;
@@ -240,7 +249,9 @@ impl Sidecar {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
                 && labels.iter().all(|label| line.contains(label))
         });
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .fold(0.0, |sum, value| sum + value)
     }
 }
 

@@ -116,7 +116,7 @@ NO_BACKEND 3002 => "" 500, "The rule has no backend that can be used",
 NO_ENDPOINT 3003 => "UH" 503, "The backend has no endpoint",
     "The Service is known, and no pod of it is ready.",
     "Look at the pods behind the Service and at their readiness; `gauze proxy clusters` shows what the proxy sees.";
-CLUSTER_UNKNOWN 3004 => "NC" 503, "The backend is not known to the proxy",
+CLUSTER_UNKNOWN 3004 => "NC" 500, "The backend is not known to the proxy",
     "A rule names a backend that the control plane says does not exist.",
     "Look at `ResolvedRefs` in the status of the route or split; if the Service exists, look whether the control plane is up to date.";
 CONNECT_FAILED 3005 => "UF" 503, "The endpoint refused the connection",
