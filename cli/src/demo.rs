@@ -67,6 +67,9 @@ pub(crate) struct Arguments {
     /// How long certificates rotate in the story, at least
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "TIME", requires = "story")]
     rotation_for: Duration,
+    /// Tell only these steps of the story
+    #[arg(long = "step", value_parser = story::STEPS, requires = "story", value_name = "NAME")]
+    steps: Vec<String>,
     /// Print one JSON object at the end, and nothing else on stdout
     #[arg(long)]
     json: bool,
@@ -178,8 +181,12 @@ async fn play(
     screen: &mut Screen,
 ) -> anyhow::Result<Vec<Step>> {
     if arguments.story {
-        let lengths = story::Lengths { outage: arguments.outage, rotation: arguments.rotation_for };
-        return story::tell(mesh, load, screen, lengths).await;
+        let plan = story::Plan {
+            steps: arguments.steps.clone(),
+            outage: arguments.outage,
+            rotation: arguments.rotation_for,
+        };
+        return story::tell(mesh, load, screen, &plan).await;
     }
     let end = arguments.duration.map(|duration| Instant::now() + duration);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));

@@ -229,7 +229,7 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> CallError {
 }
 
 /// Characters of a refusal's body that are kept.
-const LINE_MAX: usize = 120;
+const LINE_MAX: usize = 400;
 
 /// A connection that broke, in the words of the innermost error.
 fn broken(error: &hyper::Error) -> CallError {

@@ -20,9 +20,15 @@ use super::summary::Step;
 use crate::terminal;
 use stage::{Seen, Stage};
 
-/// How long the two long steps last.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lengths {
+/// Every step, in order.
+pub(crate) const STEPS: [&str; 6] =
+    ["mtls", "split_90_10", "split_change", "bad_object", "control_plane_outage", "rotation"];
+
+/// What is told, and how long the two long steps last.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Only these steps; none named: all.
+    pub(crate) steps: Vec<String>,
     /// How long the control plane is away.
     pub(crate) outage: Duration,
     /// How long certificates rotate at least.
@@ -37,29 +43,50 @@ pub(crate) async fn tell(
     mesh: &mut Mesh,
     load: &Load,
     screen: &mut Screen,
-    lengths: Lengths,
+    plan: &Plan,
 ) -> anyhow::Result<Vec<Step>> {
     let mut stage = Stage::new(mesh, load)?;
     stage.set_split(90, 10)?;
     let mut steps = Vec::new();
-    macro_rules! step {
-        ($module:ident $(, $length:expr)?) => {{
-            screen.say(&format!("  {:<22}{}", stringify!($module), $module::PROMISE));
-            stage.open(stringify!($module));
-            let seen = $module::step(&mut stage $(, $length)?).await;
-            let step = close(&mut stage, stringify!($module), seen);
-            screen.say(&verdict(&step));
-            steps.push(step);
-        }};
+    for name in STEPS.into_iter().filter(|name| plan.is_told(name)) {
+        screen.say(&format!("  {name:<22}{}", promise(name)));
+        stage.open(name);
+        let seen = act(name, &mut stage, plan).await;
+        let step = close(&mut stage, name, seen);
+        screen.say(&verdict(&step));
+        steps.push(step);
     }
-    step!(mtls);
-    step!(split_90_10);
-    step!(split_change);
-    step!(bad_object);
-    step!(control_plane_outage, lengths.outage);
-    step!(rotation, lengths.rotation);
     stage.leave()?;
     Ok(steps)
+}
+
+impl Plan {
+    fn is_told(&self, step: &str) -> bool {
+        self.steps.is_empty() || self.steps.iter().any(|told| told == step)
+    }
+}
+
+/// What a step promises.
+fn promise(step: &str) -> &'static str {
+    match step {
+        "mtls" => mtls::PROMISE,
+        "split_90_10" => split_90_10::PROMISE,
+        "split_change" => split_change::PROMISE,
+        "bad_object" => bad_object::PROMISE,
+        "control_plane_outage" => control_plane_outage::PROMISE,
+        _ => rotation::PROMISE,
+    }
+}
+
+async fn act(step: &str, stage: &mut Stage<'_>, plan: &Plan) -> anyhow::Result<Seen> {
+    match step {
+        "mtls" => mtls::step(stage).await,
+        "split_90_10" => split_90_10::step(stage).await,
+        "split_change" => split_change::step(stage).await,
+        "bad_object" => bad_object::step(stage).await,
+        "control_plane_outage" => control_plane_outage::step(stage, plan.outage).await,
+        _ => rotation::step(stage, plan.rotation).await,
+    }
 }
 
 /// Makes a step of what was seen: it is ok if all that was wanted was seen, and nothing failed.
