@@ -26,7 +26,7 @@ use crate::worker::Worker;
 /// Either end that sends us requests.
 pub(crate) enum Caller {
     App(FromApp),
-    Peer(FromPeer),
+    Peer(Box<FromPeer>),
 }
 
 /// A connection of our app.
@@ -95,7 +95,7 @@ impl Caller {
     pub(crate) fn streams_max(&self) -> u32 {
         let limits = &self.worker().proxy.settings.limits;
         match self {
-            Caller::Peer(FromPeer { who: Who::Outside(_), .. }) => limits.streams_outside_max,
+            Caller::Peer(from) if matches!(from.who, Who::Outside(_)) => limits.streams_outside_max,
             Caller::App(_) | Caller::Peer(_) => limits.streams_mesh_max,
         }
     }

@@ -2,10 +2,12 @@
 //! (`http` a request at a time, `tcp` as it is). After accept, redirected and mapped connections are one.
 
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use futures_util::FutureExt;
 use gauze_model::Code;
 use gauze_model::listener::{Inbound, InboundPort, Mtls, PortProtocol};
 use tokio::net::TcpStream;
@@ -14,7 +16,7 @@ use tokio::time::timeout;
 use crate::caller::{Caller, FromApp, FromPeer};
 use crate::config::Destination;
 use crate::detect::{self, Patience, Speaks};
-use crate::listen::Accepted;
+use crate::listen::{Accepted, Counted};
 use crate::metrics::{Direction, Security};
 use crate::refusal::Refusal;
 use crate::self_check::SelfCheck;
@@ -35,51 +37,80 @@ pub(crate) enum Failure {
     Broken(#[from] io::Error),
 }
 
+/// What carries a connection once it is decided how. All that led to the decision (looking up,
+/// detection, handshakes) has been given back by then, so that a connection that only waits is small.
+type Carrying = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
+
 /// Carries a connection to its end.
 pub(crate) async fn carry(worker: Rc<Worker>, accepted: Accepted) {
-    let Accepted { socket, direction, source, destination, mapped, counted: _counted } = accepted;
-    let Ok(socket) = TcpStream::from_std(socket) else { return };
-    if direction == Direction::Outbound && SelfCheck::is_probe(destination) {
-        return worker.proxy.self_check.answer(socket).await;
-    }
-    let Ok(stream) = Stream::plain(socket) else { return };
-    let carried = match direction {
-        Direction::Outbound => {
-            let from = FromApp { worker: Rc::clone(&worker), source, destination };
-            outbound(from, stream).await
-        }
-        Direction::Inbound => {
-            let app = worker.app_at(mapped.unwrap_or(destination));
-            inbound(FromPeer::new(Rc::clone(&worker), source, destination, app), stream).await
-        }
+    let (direction, source, destination) = (accepted.direction, accepted.source, accepted.destination);
+    let refused = Rc::clone(&worker);
+    let decided = Box::pin(decide(worker, accepted)).await;
+    let carried = match decided {
+        Ok(carrying) => carrying.await,
+        Err(failure) => Err(failure),
     };
     match carried {
         Ok(()) => {}
         Err(Failure::Broken(error)) => tracing::debug!(%error, %source, %destination, "connection broken"),
         Err(Failure::Refused(refusal)) => {
             tracing::info!(%refusal, %source, %destination, "connection refused");
-            worker.proxy.metrics.refused(direction, refusal.code);
+            refused.proxy.metrics.refused(direction, refusal.code);
         }
     }
 }
 
+/// What the connection leads to, and how it is carried.
+async fn decide(worker: Rc<Worker>, accepted: Accepted) -> Result<Carrying, Failure> {
+    let Accepted { socket, direction, source, destination, mapped, counted } = accepted;
+    let socket = TcpStream::from_std(socket)?;
+    if direction == Direction::Outbound && SelfCheck::is_probe(destination) {
+        worker.proxy.self_check.answer(socket).await;
+        return Ok(Box::pin(std::future::ready(Ok(()))));
+    }
+    let stream = Stream::plain(socket)?;
+    match direction {
+        Direction::Outbound => outbound(FromApp { worker, source, destination }, stream, counted).await,
+        Direction::Inbound => {
+            let app = worker.app_at(mapped.unwrap_or(destination));
+            inbound(FromPeer::new(worker, source, destination, app), stream, counted).await
+        }
+    }
+}
+
+/// Carries by `carrying`, and holds what counts the connection until it has ended.
+fn holding<E: Into<Failure>>(
+    held: impl Sized + 'static,
+    carrying: impl Future<Output = Result<(), E>> + 'static,
+) -> Result<Carrying, Failure> {
+    // No `async` block: it would keep room for both its argument and what it awaits.
+    Ok(Box::pin(carrying.map(move |ended| {
+        drop(held);
+        ended.map_err(E::into)
+    })))
+}
+
 /// A connection of our app: where it leads, what it speaks, and off.
-async fn outbound(from: FromApp, mut stream: Stream) -> Result<(), Failure> {
+async fn outbound(from: FromApp, mut stream: Stream, counted: Counted) -> Result<Carrying, Failure> {
     let proxy = Arc::clone(&from.worker.proxy);
-    let _open = proxy.metrics.accepted(Direction::Outbound, Security::Plain);
+    let open = proxy.metrics.accepted(Direction::Outbound, Security::Plain);
     if from.worker.is_own(from.destination) {
         return Err(Refusal::new(Code::LOOP, from.destination.to_string()).into());
     }
     let target = match proxy.config.outbound(from.destination).await {
         Ok(Destination::Target(target)) => target,
-        Ok(Destination::PassThrough(_passing)) => return Ok(tcp::pass_through(&from, stream).await?),
-        Err(refusal) => return refuse(refusal, from, stream).await,
+        Ok(Destination::PassThrough(passing)) => {
+            let passes = async move { tcp::pass_through(&from, stream).await };
+            return holding((counted, open, passing), passes);
+        }
+        Err(refusal) => return refuse(refusal, from, stream, counted).await,
     };
-    let _used = Used::count(&target);
-    match outbound_protocol(&from, &mut stream, &target).await? {
-        (Speaks::Http1, _) => Ok(serve::http1(Caller::App(from), stream).await?),
-        (Speaks::Http2, _) => Ok(serve::http2(Caller::App(from), stream).await?),
-        (speaks, upstream) => Ok(tcp::outbound(&from, stream, &target, speaks, upstream).await?),
+    let held = (counted, open, Used::count(&target));
+    let (speaks, upstream) = outbound_protocol(&from, &mut stream, &target).await?;
+    match speaks {
+        Speaks::Http1 => holding(held, serve::http1(Caller::App(from), stream)),
+        Speaks::Http2 => holding(held, serve::http2(Caller::App(from), stream)),
+        _ => holding(held, async move { tcp::outbound(&from, stream, &target, speaks, upstream).await }),
     }
 }
 
@@ -101,34 +132,39 @@ async fn outbound_protocol(
 }
 
 /// Nobody can say where the address leads. A client that speaks HTTP is told, and may ask again.
-async fn refuse(refusal: Refusal, from: FromApp, mut stream: Stream) -> Result<(), Failure> {
+async fn refuse(
+    refusal: Refusal,
+    from: FromApp,
+    mut stream: Stream,
+    counted: Counted,
+) -> Result<Carrying, Failure> {
     let patience = Patience::of(&from.worker.proxy);
     match timeout(patience.silence, detect::client_first(&mut stream, patience)).await {
-        Ok(Ok(Speaks::Http1)) => Ok(serve::http1(Caller::App(from), stream).await?),
-        Ok(Ok(Speaks::Http2)) => Ok(serve::http2(Caller::App(from), stream).await?),
+        Ok(Ok(Speaks::Http1)) => holding(counted, serve::http1(Caller::App(from), stream)),
+        Ok(Ok(Speaks::Http2)) => holding(counted, serve::http2(Caller::App(from), stream)),
         _ => Err(refusal.into()),
     }
 }
 
 /// A connection to our app: whether it may come, what it speaks, and in.
-async fn inbound(from: FromPeer, mut stream: Stream) -> Result<(), Failure> {
+async fn inbound(from: FromPeer, mut stream: Stream, counted: Counted) -> Result<Carrying, Failure> {
     let inbound = from.worker.proxy.config.view().inbound.clone();
     let inbound = inbound.ok_or_else(|| Refusal::new(Code::NOT_CONFIGURED, ""))?;
     let port = admit(&from, &inbound)?;
     let (speaks, upstream) = inbound_protocol(&from, &mut stream, port).await?;
     if speaks == Speaks::Mesh {
-        return inbound_mesh(from, stream).await;
+        return inbound_mesh(from, stream, counted).await;
     }
 
-    let _open = from.worker.proxy.metrics.accepted(Direction::Inbound, Security::Plain);
-    let from = from.outside(port.mtls);
+    let held = (counted, from.worker.proxy.metrics.accepted(Direction::Inbound, Security::Plain));
+    let from = Box::new(from.outside(port.mtls));
     match speaks {
         // Refused, where plaintext is refused, by an answer that says so.
-        Speaks::Http1 => Ok(serve::http1(Caller::Peer(from), stream).await?),
-        Speaks::Http2 => Ok(serve::http2(Caller::Peer(from), stream).await?),
+        Speaks::Http1 => holding(held, serve::http1(Caller::Peer(from), stream)),
+        Speaks::Http2 => holding(held, serve::http2(Caller::Peer(from), stream)),
         _ => {
             from.admit()?;
-            Ok(tcp::inbound(&from, stream, speaks, upstream).await?)
+            holding(held, async move { tcp::inbound(&from, stream, speaks, upstream).await })
         }
     }
 }
@@ -173,19 +209,19 @@ async fn inbound_protocol(
 }
 
 /// A peer: TLS says who it is and what is spoken inside; nothing is detected there.
-async fn inbound_mesh(from: FromPeer, stream: Stream) -> Result<(), Failure> {
+async fn inbound_mesh(from: FromPeer, stream: Stream, counted: Counted) -> Result<Carrying, Failure> {
     let proxy = Arc::clone(&from.worker.proxy);
     let accepted = timeout(proxy.settings.limits.handshake_timeout, proxy.tls.accept(stream)).await;
     let accepted = accepted.map_err(|_| Refusal::new(Code::PEER_REFUSED, "the handshake took too long"))?;
     let stream = accepted.map_err(|error| Refusal::new(Code::PEER_REFUSED, error.to_string()))?;
     let mesh = stream.mesh().ok_or_else(|| Refusal::new(Code::INTERNAL, "mesh TLS without an identity"))?;
     let alpn = mesh.alpn;
-    let from = from.peer(mesh.peer.clone());
-    let _open = proxy.metrics.accepted(Direction::Inbound, Security::Mutual);
+    let from = Box::new(from.peer(mesh.peer.clone()));
+    let held = (counted, proxy.metrics.accepted(Direction::Inbound, Security::Mutual));
     match alpn {
-        Alpn::Http2 => Ok(serve::http2(Caller::Peer(from), stream).await?),
-        Alpn::Http1 => Ok(serve::http1(Caller::Peer(from), stream).await?),
-        Alpn::Tcp => Ok(tcp::inbound(&from, stream, Speaks::Opaque, None).await?),
+        Alpn::Http2 => holding(held, serve::http2(Caller::Peer(from), stream)),
+        Alpn::Http1 => holding(held, serve::http1(Caller::Peer(from), stream)),
+        Alpn::Tcp => holding(held, async move { tcp::inbound(&from, stream, Speaks::Opaque, None).await }),
     }
 }
 
@@ -203,5 +239,22 @@ impl Drop for Used {
     fn drop(&mut self) {
         let connections: &AtomicU32 = &self.0.connections;
         connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle connection of an app is its task, the room of what serves it, and what `h1` tests. What it
+    /// was before (detection, handshakes, another protocol) has its own box and is gone.
+    #[test]
+    fn a_connection_that_only_waits_keeps_little_room() {
+        let rooms = [room(carry), room(serve::http1)];
+        assert!(rooms.iter().zip([256, 512]).all(|(room, limit)| *room <= limit), "{rooms:?}");
     }
 }

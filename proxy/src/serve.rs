@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use gauze_model::framing;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -32,22 +33,21 @@ const RESETS_LOCAL_MAX: usize = 1024;
 ///
 /// # Errors
 /// The connection broke, or the client broke the rules and was told.
-pub(crate) async fn http1(caller: Caller, stream: Stream) -> io::Result<()> {
+pub(crate) fn http1(caller: Caller, stream: Stream) -> impl Future<Output = io::Result<()>> {
     let worker = Rc::clone(caller.worker());
-    let limits = &worker.proxy.settings.limits;
-    let settings = h1::server::Settings {
-        limits: framing_limits(limits),
-        header_timeout: limits.header_read_timeout,
-        idle_timeout: limits.stream_idle_timeout,
-        ..h1::server::Settings::default()
-    };
-    let until = until(&worker, connect::retire_at(&stream));
+    let caller = Rc::new(caller);
+    let carrier = Rc::clone(&caller);
+    let settings = Rc::clone(&worker.http1);
+    let until = until(worker, connect::retire_at(&stream));
     let served =
-        h1::server::serve(stream, &settings, until, async |request| caller.carry(request).await).await;
-    if let Err(h1::server::ServeError::Refused(refusal)) = &served {
-        caller.refused(refusal);
-    }
-    served.map_err(io::Error::other)
+        h1::server::serve(stream, settings, until, async move |request| carrier.carry(request).await);
+    // No `async` block: it would keep room for what it was made from, in each idle connection.
+    served.map(move |served| {
+        if let Err(h1::server::ServeError::Refused(refusal)) = &served {
+            caller.refused(refusal);
+        }
+        served.map_err(io::Error::other)
+    })
 }
 
 /// Serves HTTP/2 until the connection ends.
@@ -56,7 +56,7 @@ pub(crate) async fn http1(caller: Caller, stream: Stream) -> io::Result<()> {
 /// The connection broke, or the client broke the rules.
 pub(crate) async fn http2(caller: Caller, stream: Stream) -> io::Result<()> {
     let worker = Rc::clone(caller.worker());
-    let until = pin!(until(&worker, connect::retire_at(&stream)));
+    let until = pin!(until(Rc::clone(&worker), connect::retire_at(&stream)));
     let builder = http2_builder(&worker.proxy.settings.limits, caller.streams_max(), stream.mesh().is_some());
     let caller = Rc::new(caller);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -91,6 +91,15 @@ fn http2_builder(limits: &LimitSettings, streams_max: u32, is_mesh: bool) -> htt
     builder
 }
 
+pub(crate) fn http1_settings(limits: &LimitSettings) -> h1::server::Settings {
+    h1::server::Settings {
+        limits: framing_limits(limits),
+        header_timeout: limits.header_read_timeout,
+        idle_timeout: limits.stream_idle_timeout,
+        ..h1::server::Settings::default()
+    }
+}
+
 pub(crate) fn framing_limits(limits: &LimitSettings) -> framing::Limits {
     framing::Limits {
         header_bytes: limits.header_bytes_max,
@@ -100,12 +109,11 @@ pub(crate) fn framing_limits(limits: &LimitSettings) -> framing::Limits {
 }
 
 /// Completes when the connection should take no more requests.
-async fn until(worker: &Worker, retire_at: Option<Instant>) {
-    match retire_at {
-        None => worker.drained().await,
-        Some(at) => tokio::select! {
-            () = worker.drained() => {}
-            () = tokio::time::sleep_until(at.into()) => {}
-        },
+async fn until(worker: Rc<Worker>, retire_at: Option<Instant>) {
+    let Some(at) = retire_at else { return worker.drained().await };
+    let retired = Box::pin(tokio::time::sleep_until(at.into()));
+    tokio::select! {
+        () = worker.drained() => {}
+        () = retired => {}
     }
 }

@@ -158,7 +158,8 @@ impl Tls {
     pub async fn accept(&self, stream: Stream) -> Result<Stream, TlsError> {
         let live = self.live.load_full().ok_or(TlsError::NoCredentials)?;
         let (plain, ends) = stream.into_plain().ok_or(TlsError::AlreadyTls)?;
-        let tls = TlsAcceptor::from(live.server.clone()).accept(plain).await.map_err(TlsError::from)?;
+        // Boxed: a connection should not hold the room for its handshake.
+        let tls = Box::pin(TlsAcceptor::from(live.server.clone()).accept(plain)).await?;
         let mesh = live.mesh(tls.get_ref().1, &self.trust_domain)?;
         Ok(Stream::over_server(tls, mesh, ends))
     }

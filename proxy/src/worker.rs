@@ -21,9 +21,11 @@ use crate::Proxy;
 use crate::balance::Latencies;
 use crate::connect::Pools;
 use crate::connection;
+use crate::h1;
 use crate::headers::PeerHeader;
 use crate::listen::{Accepted, Listeners, own_ports};
 use crate::metrics::{Direction, EdgeMetrics};
+use crate::serve;
 use crate::settings::WorkloadSettings;
 use crate::target::EndpointTarget;
 
@@ -33,6 +35,7 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) pools: Pools,
     pub(crate) latencies: Latencies,
+    pub(crate) http1: Rc<h1::server::Settings>,
     /// Where requests of our app count until their endpoint is chosen.
     pub(crate) nowhere: Arc<EdgeMetrics>,
     /// Our app, by the addresses at which it was called.
@@ -106,6 +109,7 @@ impl Worker {
             index,
             pools: Pools::default(),
             latencies: Latencies::default(),
+            http1: Rc::new(serve::http1_settings(&proxy.settings.limits)),
             nowhere: proxy.metrics.nowhere(Direction::Outbound),
             apps: RefCell::default(),
             own_ports: own_ports(&proxy.settings.interception),

@@ -90,7 +90,7 @@ pub enum ServeError {
 /// The connection broke, a request was refused here, or a response could not be sent whole.
 pub fn serve<B>(
     stream: Stream,
-    settings: &Settings,
+    settings: Rc<Settings>,
     drain: impl Future<Output = ()>,
     handler: impl AsyncFn(Request<Body>) -> Response<B>,
 ) -> impl Future<Output = Result<(), ServeError>>
@@ -98,13 +98,17 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    // Made here, so that the future does not keep the room for an argument.
-    let wire = Rc::new(RefCell::new(Wire::new(stream, settings.limits)));
+    // Made outside the future, which would keep the room of its arguments.
+    let mut connection = Connection {
+        wire: Rc::new(RefCell::new(Wire::new(stream, settings.limits))),
+        settings,
+        alarm: Alarm::default(),
+        drain: Box::pin(drain),
+        drained: false,
+    };
     async move {
-        let drain = pin!(drain);
-        let mut connection = Connection { wire, settings, alarm: Alarm::default(), drain, drained: false };
         loop {
-            // Boxed is what an idle connection should not hold the room for.
+            // Boxed is what an idle connection should not keep room for.
             let head = match connection.next_head().await {
                 Ok(Some(head)) => head,
                 Ok(None) => return connection.close_idle().await,
@@ -118,11 +122,11 @@ where
     }
 }
 
-struct Connection<'s, D> {
+struct Connection<D> {
     wire: Rc<RefCell<Wire>>,
-    settings: &'s Settings,
+    settings: Rc<Settings>,
     alarm: Alarm,
-    drain: Pin<&'s mut D>,
+    drain: Pin<Box<D>>,
     drained: bool,
 }
 
@@ -140,7 +144,7 @@ struct Asked {
     persistent: bool,
 }
 
-impl<D: Future<Output = ()>> Connection<'_, D> {
+impl<D: Future<Output = ()>> Connection<D> {
     /// Waits for the head of a request; `None` when there will be no more.
     async fn next_head(&mut self) -> Result<Option<RequestHead>, ServeError> {
         let idle_since = Instant::now();

@@ -26,7 +26,7 @@ fn start<F: Future<Output = Response<Body>> + 'static>(
     handler: impl Fn(Request<Body>) -> F + 'static,
 ) -> Outcome {
     spawn_local(async move {
-        serve(stream, &settings, std::future::pending(), async |request| handler(request).await).await
+        serve(stream, Rc::new(settings), std::future::pending(), async |request| handler(request).await).await
     })
 }
 
@@ -175,7 +175,7 @@ fn a_response_of_unknown_length_is_chunked_and_ends_with_its_trailers() {
         let (mut client, server) = pair().await;
         spawn_local(async move {
             let handler = async |_| Response::new(streamed());
-            serve(server, &Settings::default(), std::future::pending(), handler).await
+            serve(server, Rc::default(), std::future::pending(), handler).await
         });
         say(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\nHEAD / HTTP/1.1\r\nhost: x\r\n\r\n").await;
         say(&mut client, "GET / HTTP/1.0\r\n\r\n").await;
@@ -307,7 +307,7 @@ fn a_drain_closes_what_is_idle_and_lets_what_is_busy_end() {
                     let _ = answered.take().unwrap().await;
                     echo(request).await
                 };
-                serve(server, &Settings::default(), drained, handler).await
+                serve(server, Rc::default(), drained, handler).await
             });
             if busy {
                 say(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -334,7 +334,7 @@ fn a_response_that_breaks_off_is_seen_as_broken() {
             let breaks = Cell::new(Some(breaks));
             let serving = spawn_local(async move {
                 let handler = async |_| Response::new(breaking(breaks.take().unwrap()));
-                serve(server, &Settings::default(), std::future::pending(), handler).await
+                serve(server, Rc::default(), std::future::pending(), handler).await
             });
             say(&mut client, &format!("GET / {version}\r\nhost: x\r\n\r\n")).await;
             read_until(&mut client, last_heard).await;
