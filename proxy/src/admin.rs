@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl Doors {
     pub async fn open(settings: &InterceptionSettings) -> Result<Doors, ListenError> {
         Ok(Doors {
             loopback: listen(settings.admin_listen, "--admin-listen").await?,
-            pod: listen(settings.metrics_listen, "--metrics-listen").await?,
+            pod: listen_in_both_families(settings.metrics_listen).await?,
             orders: settings.admin_socket.as_deref().map(OrderSocket::open).transpose()?,
         })
     }
@@ -104,6 +104,17 @@ impl Doors {
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ListenError> {
     let failed = |problem| ListenError { address: address.to_string(), flag, problem };
     TcpListener::bind(address).await.map_err(failed)
+}
+
+/// `[::]` takes IPv4 as well; a pod without IPv6 has only that.
+async fn listen_in_both_families(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    const FLAG: &str = "--metrics-listen";
+    match listen(address, FLAG).await {
+        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()), FLAG).await
+        }
+        bound => bound,
+    }
 }
 
 impl OrderSocket {
@@ -254,8 +265,12 @@ impl Admin {
     }
 
     fn set_log_level(&self, query: &str) -> Answer {
-        let Some(level) = query.strip_prefix("level=") else {
-            return text(StatusCode::BAD_REQUEST, "which level? POST /logging?level=debug\n");
+        // All characters of a filter may stand in a query as they are: an escape would be taken for a module.
+        let Some(level) = query.strip_prefix("level=").filter(|level| !level.contains('%')) else {
+            return text(
+                StatusCode::BAD_REQUEST,
+                "POST /logging?level=debug, or =gauze_proxy=debug, unescaped\n",
+            );
         };
         match self.log_level.set(level) {
             Ok(()) => {
@@ -286,4 +301,82 @@ fn json(value: &serde_json::Value) -> Answer {
     let kind = header::HeaderValue::from_static("application/json");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admin() -> Admin {
+        let proxy = Arc::new(Proxy::for_tests("--mode none"));
+        let credentials = watch::channel(None).1;
+        Admin::new(proxy, credentials, crate::trace::start("off").expect("a filter"))
+    }
+
+    #[test]
+    fn each_door_shows_its_pages_and_only_the_socket_takes_orders() {
+        let admin = admin();
+        let (get, post) = (Method::GET, Method::POST);
+        for (door, method, target, status) in [
+            (Door::Pod, &get, "/live", 200),
+            (Door::Pod, &get, "/ready", 503),
+            (Door::Pod, &get, "/metrics", 200),
+            (Door::Pod, &get, "/config_dump", 404),
+            (Door::Pod, &get, "/certs", 404),
+            (Door::Pod, &post, "/quitquitquit", 403),
+            (Door::Loopback, &get, "/config_dump", 200),
+            (Door::Loopback, &get, "/clusters", 200),
+            (Door::Loopback, &get, "/certs", 200),
+            (Door::Loopback, &post, "/logging?level=debug", 403),
+            (Door::Loopback, &post, "/quitquitquit", 403),
+            (Door::Loopback, &post, "/live", 404),
+            (Door::Orders, &get, "/certs", 200),
+            (Door::Orders, &get, "/quitquitquit", 405),
+            (Door::Orders, &post, "/logging?level=gauze_proxy=loud", 400),
+            (Door::Orders, &post, "/logging?level=gauze_proxy%3Ddebug", 400),
+            (Door::Orders, &post, "/logging?level=gauze_proxy=debug", 200),
+            (Door::Orders, &post, "/logging", 400),
+            (Door::Orders, &post, "/quitquitquit", 200),
+        ] {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let answer = admin.answer(door, method, path, query);
+            assert_eq!(answer.status(), status, "{door:?} {method} {target}");
+        }
+    }
+
+    #[test]
+    fn an_order_to_quit_is_heard_even_if_nobody_listened_yet() {
+        let admin = admin();
+        admin.answer(Door::Orders, &Method::POST, "/quitquitquit", "");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(admin.told_to_quit());
+    }
+
+    #[test]
+    fn the_socket_is_ours_alone_and_gone_in_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        runtime.block_on(async {
+            drop(UnixListener::bind(&path).expect("an earlier process left it"));
+            let socket = OrderSocket::open(&path).expect("a socket");
+            let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            let client = UnixStream::connect(&path).await.expect("connected");
+            let (stream, _) = socket.listener.accept().await.expect("accepted");
+            assert!(socket.may_order(&stream), "we are its owner");
+            let other = OrderSocket {
+                owner: socket.owner + 1,
+                listener: UnixListener::bind(directory.path().join("other")).expect("a socket"),
+                path: directory.path().join("other"),
+            };
+            assert_eq!(
+                other.may_order(&stream),
+                socket.owner == 0,
+                "only root may order another user's proxy"
+            );
+            drop((client, socket));
+        });
+        assert!(!path.exists());
+    }
 }

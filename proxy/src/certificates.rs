@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
 use tonic_prost::ProstCodec;
 
-use crate::control_plane::{Backoff, ControlPlane, DialError};
+use crate::control_plane::{Backoff, Complaint, ControlPlane, DialError};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::tls::{Credentials, CredentialsError, Tls};
@@ -96,17 +96,20 @@ impl Certificates {
 
     /// Gets the first certificate and then each next one at about half the life of the last.
     async fn renew(&self) {
-        let mut backoff = retry(None);
+        let (mut backoff, mut complaint) = (retry(None), Complaint::default());
         loop {
             let pause = match self.replace().await {
                 Ok(life) => {
                     tracing::info!(identity = %self.identity, life_s = life.as_secs(), "certificate received");
                     self.metrics.certificate_renewals.inc();
                     backoff = retry(Some(life));
+                    complaint.over();
                     half_life(life, fastrand::f64())
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "no new certificate; trying again");
+                    if complaint.is_new(&error) {
+                        tracing::warn!(%error, "no new certificate; trying again");
+                    }
                     self.metrics.certificate_failures.inc();
                     backoff.pause(fastrand::f64())
                 }

@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 use gauze_model::{Code, Snapshot};
 use gauze_xds::Rejection;
 use ipnet::IpNet;
+use prometheus::IntCounter;
 use tokio::sync::{mpsc, watch};
 
 use crate::refusal::Refusal;
@@ -28,6 +29,8 @@ pub struct Config {
     changes: watch::Sender<u64>,
     asks: mpsc::UnboundedSender<SocketAddr>,
     answer_timeout: Duration,
+    /// Counts addresses that were not decided in time.
+    missing: IntCounter,
 }
 
 /// Addresses that were dialled and are not asked for by anybody yet.
@@ -72,7 +75,7 @@ pub struct Known {
 
 impl Config {
     /// An empty configuration, and the queue of addresses to ask for.
-    pub fn new(mesh_networks: &[IpNet], answer_timeout: Duration) -> (Config, Asks) {
+    pub fn new(mesh_networks: &[IpNet], answer_timeout: Duration, missing: IntCounter) -> (Config, Asks) {
         let (asks, asked) = mpsc::unbounded_channel();
         let config = Config {
             view: ArcSwap::default(),
@@ -80,6 +83,7 @@ impl Config {
             changes: watch::Sender::new(0),
             asks,
             answer_timeout,
+            missing,
         };
         (config, asked)
     }
@@ -114,7 +118,7 @@ impl Config {
             }
         };
         let answer = tokio::time::timeout(self.answer_timeout, answered).await.ok().flatten();
-        answer.or_else(|| self.last_answer(address)).ok_or_else(|| undecided(address))
+        answer.or_else(|| self.last_answer(address)).ok_or_else(|| self.undecided(address))
     }
 
     /// What is known without asking; `None`: ask.
@@ -146,6 +150,12 @@ impl Config {
         self.known.load().kept_target(address)
     }
 
+    fn undecided(&self, address: SocketAddr) -> Refusal {
+        self.missing.inc();
+        let detail = format!("the control plane has not said where {address} leads");
+        Refusal::new(Code::UNKNOWN_DESTINATION, detail)
+    }
+
     /// Replaces what is known. The view goes first: who sees the new `known` sees the new view.
     fn publish(&self, view: Option<View>, known: Known) {
         if let Some(view) = view {
@@ -159,10 +169,6 @@ impl Config {
     pub fn known(&self) -> Arc<Known> {
         self.known.load_full()
     }
-}
-
-fn undecided(address: SocketAddr) -> Refusal {
-    Refusal::new(Code::UNKNOWN_DESTINATION, format!("the control plane has not said where {address} leads"))
 }
 
 impl Known {
@@ -235,7 +241,8 @@ mod tests {
     }
 
     fn config() -> (Config, Asks) {
-        Config::new(&["10.0.0.0/8".parse().expect("a network")], Duration::from_millis(30))
+        let mesh = ["10.0.0.0/8".parse().expect("a network")];
+        Config::new(&mesh, Duration::from_millis(30), Metrics::new().answers_missing)
     }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
@@ -286,7 +293,7 @@ mod tests {
     fn an_address_that_nobody_decides_is_refused_with_its_code() {
         let (config, _asks) = config();
         let refusal = run(config.outbound(address(CART))).expect_err("refused");
-        assert_eq!(refusal.code, Code::UNKNOWN_DESTINATION);
+        assert_eq!((refusal.code, config.missing.get()), (Code::UNKNOWN_DESTINATION, 1));
         assert!(refusal.detail.contains(CART), "{refusal}");
     }
 

@@ -126,6 +126,27 @@ impl Backoff {
     }
 }
 
+/// Says a lasting problem once, however often it is met.
+#[derive(Debug, Default)]
+pub struct Complaint {
+    last: String,
+}
+
+impl Complaint {
+    /// Whether `problem` differs from the last one.
+    pub fn is_new(&mut self, problem: &impl ToString) -> bool {
+        let problem = problem.to_string();
+        let is_new = problem != self.last;
+        self.last = problem;
+        is_new
+    }
+
+    /// It is over: the same problem would be worth a word again.
+    pub fn over(&mut self) {
+        self.last.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,5 +161,14 @@ mod tests {
         assert_eq!(backoff.pause(0.0), second / 2, "never less than half of the span");
         let mut old = Backoff { failures: u32::MAX, ..backoff };
         assert_eq!(old.pause(1.0), second * 5);
+    }
+
+    #[test]
+    fn a_problem_is_new_until_it_is_met_again() {
+        let mut complaint = Complaint::default();
+        let heard = ["gone", "gone", "refused", "gone"].map(|problem| complaint.is_new(&problem));
+        assert_eq!(heard, [true, false, true, true]);
+        complaint.over();
+        assert!(complaint.is_new(&"gone"));
     }
 }

@@ -145,7 +145,9 @@ pub async fn run(
     let tls = Tls::new(&settings.control_plane.trust_domain);
     let control_plane = Arc::new(ControlPlane::new(&settings.control_plane));
     let certificates = Certificates::new(&settings, control_plane.clone(), tls.clone(), metrics.clone());
-    let (config, asks) = Config::new(&settings.interception.mesh_networks, settings.limits.answer_timeout);
+    let missing = metrics.answers_missing.clone();
+    let (config, asks) =
+        Config::new(&settings.interception.mesh_networks, settings.limits.answer_timeout, missing);
     let config = Arc::new(config);
     let ads =
         Ads::new(&settings, control_plane, certificates.subscribe(), asks, config.clone(), metrics.clone());
@@ -212,5 +214,25 @@ impl Proxy {
         .into_iter()
         .filter_map(|(holds, reason)| holds.then_some(reason))
         .collect()
+    }
+}
+
+#[cfg(test)]
+impl Proxy {
+    /// A proxy of pod `web-0` that nothing is connected to.
+    pub(crate) fn for_tests(arguments: &str) -> Proxy {
+        let settings = Settings::for_tests(arguments);
+        let metrics = Arc::new(Metrics::new());
+        let missing = metrics.answers_missing.clone();
+        let (config, _asks) =
+            Config::new(&settings.interception.mesh_networks, settings.limits.answer_timeout, missing);
+        Proxy {
+            config: Arc::new(config),
+            tls: Tls::new(&settings.control_plane.trust_domain),
+            metrics,
+            access_log: AccessLog::off(),
+            self_check: SelfCheck::new(settings.interception.mode),
+            settings,
+        }
     }
 }

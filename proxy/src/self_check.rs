@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::control_plane::Complaint;
 use crate::settings::Mode;
 
 /// RFC 5737 and RFC 3849: addresses that nobody has. The redirect step knows the same.
@@ -52,14 +53,15 @@ impl SelfCheck {
 
     /// Repeats the check until it passes. Not afterwards: rules do not go away by themselves.
     pub async fn until_passed(&self, pod_ips: &[IpAddr]) {
-        let mut told = None;
+        let mut complaint = Complaint::default();
         while !self.has_passed() {
             match self.check(pod_ips).await {
                 Ok(()) => self.passed.store(true, Ordering::Relaxed),
-                Err(problem) if told.as_ref() == Some(&problem) => tokio::time::sleep(INTERVAL).await,
                 Err(problem) => {
-                    tracing::error!(%problem, "not ready");
-                    told = Some(problem);
+                    if complaint.is_new(&problem) {
+                        tracing::error!(%problem, "not ready");
+                    }
+                    tokio::time::sleep(INTERVAL).await;
                 }
             }
         }

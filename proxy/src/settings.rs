@@ -144,8 +144,8 @@ pub struct InterceptionSettings {
     #[arg(long, env = "GAUZE_ADMIN_LISTEN", default_value = "127.0.0.1:15000", value_name = "ADDR")]
     pub admin_listen: SocketAddr,
 
-    /// Where `/metrics`, `/live` and `/ready` are served to the cluster
-    #[arg(long, env = "GAUZE_METRICS_LISTEN", default_value = "0.0.0.0:15020", value_name = "ADDR")]
+    /// Where `/metrics`, `/live` and `/ready` are served to the cluster; `[::]` also takes IPv4
+    #[arg(long, env = "GAUZE_METRICS_LISTEN", default_value = "[::]:15020", value_name = "ADDR")]
     pub metrics_listen: SocketAddr,
 
     /// The Unix socket that takes orders (`/logging`, `/quitquitquit`), from our own user and root only
@@ -357,21 +357,25 @@ fn duration(text: &str) -> Result<Duration, String> {
 const DURATION_FORM: &str = "expected a number and a unit: 100ms, 5s, 2m, 1h";
 
 #[cfg(test)]
+impl Settings {
+    /// Those of pod `web-0` in namespace `shop`, with these arguments.
+    pub(crate) fn for_tests(arguments: &str) -> Settings {
+        match tests::read(arguments) {
+            Ok(Invocation::Run(settings)) => *settings,
+            other => panic!("{arguments}: {other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     const NEEDED: &str = "gauze-proxy --control-plane 127.0.0.1:15012 --trust-roots roots.pem --token token --namespace shop --pod web-0";
 
-    fn read(more: &str) -> Result<Invocation, String> {
+    pub(super) fn read(more: &str) -> Result<Invocation, String> {
         let arguments = format!("{NEEDED} {more}");
         Invocation::from_arguments(arguments.split_whitespace()).map_err(|error| error.to_string())
-    }
-
-    fn settings(more: &str) -> Settings {
-        match read(more) {
-            Ok(Invocation::Run(settings)) => *settings,
-            other => panic!("{other:?}"),
-        }
     }
 
     #[test]
@@ -382,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_mapped_listener_is_read_in_both_families() {
-        let settings = settings(
+        let settings = Settings::for_tests(
             "--mode none --outbound 127.1.1.2:8080=10.96.0.12:80,[::1]:8080=[fd00::1]:80 --workers 2",
         );
         let mapping = |listen: &str, destination: &str| Mapping {

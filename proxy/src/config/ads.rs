@@ -19,7 +19,7 @@ use tonic::Streaming;
 
 use super::names::{Asked, Kept, Subscriptions};
 use super::{Asks, Config, Known};
-use crate::control_plane::{Backoff, ControlPlane, DialError};
+use crate::control_plane::{Backoff, Complaint, ControlPlane, DialError};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::target::{HttpRoute, OwnAddresses, Targets, View};
@@ -124,16 +124,20 @@ impl Ads {
     /// Runs for as long as the process.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut complaint = Complaint::default();
         loop {
             let error = match self.open().await {
                 Ok(stream) => {
                     backoff.reset();
+                    complaint.over();
                     self.state.set_connected(true);
                     self.converse(stream).await
                 }
                 Err(error) => error,
             };
-            tracing::warn!(%error, "no configuration stream; what is in use goes on");
+            if complaint.is_new(&error) {
+                tracing::warn!(%error, "no configuration stream; what is in use goes on");
+            }
             self.state.metrics.control_plane_failures.inc();
             self.state.set_connected(false);
             let pause = tokio::time::sleep(backoff.pause(fastrand::f64()));
@@ -373,4 +377,133 @@ fn own_addresses(settings: &Settings) -> OwnAddresses {
 
 fn is_open(view: &View, address: SocketAddr) -> bool {
     view.outbound.get(&address).is_some_and(|target| target.live.connections.load(Ordering::Relaxed) > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use gauze_model::cluster::{CONNECT_TIMEOUT, Cluster, EndpointSet, Limits};
+    use gauze_model::listener::{HttpTarget, Outbound, PortProtocol};
+    use gauze_model::name::ServicePort;
+    use gauze_model::snapshot::Resource;
+    use gauze_model::{Origin, RouteTable};
+    use gauze_xds::delta::Answer;
+    use gauze_xds::{DeltaServer, EncodedResource};
+
+    use super::*;
+    use crate::config::Destination;
+
+    const CART: &str = "10.96.0.2:80";
+    const NOBODY: &str = "10.96.0.9:80";
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    fn ads(arguments: &str) -> Ads {
+        let settings = Settings::for_tests(&format!("--mode none {arguments}"));
+        let metrics = Arc::new(Metrics::new());
+        let mesh = &settings.interception.mesh_networks;
+        let (config, asks) = Config::new(mesh, Duration::from_millis(10), metrics.answers_missing.clone());
+        let control_plane = Arc::new(ControlPlane::new(&settings.control_plane));
+        let credentials = watch::channel(None).1;
+        Ads::new(&settings, control_plane, credentials, asks, Arc::new(config), metrics)
+    }
+
+    /// What a control plane says that knows the Service `cart` and nothing else.
+    fn cart(kind: Kind, name: &Name) -> Answer {
+        let cart = ServicePort::new("shop", "cart", 80);
+        let cluster = Cluster {
+            origin: Origin::default(),
+            protocol: PortProtocol::Http,
+            balance: gauze_model::cluster::Balance::default(),
+            limits: Limits::default(),
+            connect_timeout: CONNECT_TIMEOUT,
+        };
+        let resource = match (kind, name) {
+            (Kind::Listener, Name::Outbound { address: asked, .. }) if *asked == address(CART) => {
+                Resource::Listener(Arc::new(Listener::Outbound(Outbound {
+                    origin: Origin::default(),
+                    protocol: PortProtocol::Http,
+                    http: HttpTarget::Routes(Name::Routes { service: cart, viewer: None }),
+                    tcp: Vec::new(),
+                })))
+            }
+            (Kind::Routes, _) => {
+                Resource::Routes(Arc::new(RouteTable::from_hosts(Origin::default(), Vec::new())))
+            }
+            (Kind::Cluster, _) => Resource::Cluster(Arc::new(cluster)),
+            (Kind::Endpoints, _) => Resource::Endpoints(Arc::new(EndpointSet::default())),
+            (Kind::Listener, _) => return Answer::Absent,
+        };
+        Answer::Known(Arc::new(EncodedResource::new(name.clone(), &resource)))
+    }
+
+    /// Lets the two talk until they have nothing more to say.
+    fn converse(state: &mut State, server: &mut DeltaServer, mut requests: Requests) {
+        while !requests.is_empty() {
+            let heard = requests.into_iter().flat_map(|request| server.on_request(request, &mut cart).1);
+            let responses: Vec<_> = heard.collect();
+            requests = responses.into_iter().flat_map(|response| state.take(response)).collect();
+        }
+    }
+
+    fn outbound(state: &State, text: &str) -> Option<Destination> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(state.config.outbound(address(text))).ok()
+    }
+
+    /// Connected, with both addresses asked for and answered.
+    fn connected(arguments: &str) -> (State, DeltaServer) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let mut state = runtime.block_on(async { ads(arguments).state });
+        let mut server = DeltaServer::default();
+        let hello = state.client.hello();
+        state.set_connected(true);
+        converse(&mut state, &mut server, hello);
+        for asked in [CART, NOBODY] {
+            let requests = state.handle(Event::Asked(address(asked)));
+            converse(&mut state, &mut server, requests);
+        }
+        (state, server)
+    }
+
+    #[test]
+    fn what_was_asked_for_becomes_a_target_or_is_known_not_to_exist() {
+        let (state, _) = connected("");
+        assert!(matches!(outbound(&state, CART), Some(Destination::Target(_))));
+        assert!(matches!(outbound(&state, NOBODY), Some(Destination::PassThrough(_))));
+        assert_eq!(state.metrics.names.get(), 2);
+    }
+
+    #[test]
+    fn an_unused_name_goes_and_the_last_answer_about_a_service_serves_in_an_outage() {
+        let (mut state, mut server) = connected("--name-idle-timeout 0s");
+        let requests = state.handle(Event::Sweep);
+        // The first look finds both used; nothing has used them since.
+        let more = state.handle(Event::Sweep);
+        converse(&mut state, &mut server, [requests, more].concat());
+        assert_eq!((state.metrics.names.get(), state.metrics.names_kept.get()), (0, 1));
+        assert!(state.config.view().outbound.is_empty());
+        state.set_connected(false);
+        assert!(matches!(outbound(&state, CART), Some(Destination::Target(_))));
+        assert!(outbound(&state, NOBODY).is_none(), "nothing is known of it");
+    }
+
+    #[test]
+    fn nothing_expires_while_nobody_can_be_asked() {
+        let (mut state, _) = connected("--name-idle-timeout 0s");
+        state.set_connected(false);
+        for _ in 0..3 {
+            assert!(state.handle(Event::Sweep).is_empty());
+        }
+        assert!(matches!(outbound(&state, CART), Some(Destination::Target(_))));
+    }
+
+    #[test]
+    fn a_name_that_makes_room_is_given_up() {
+        let (mut state, mut server) = connected("--names-max 2");
+        let requests = state.handle(Event::Asked(address("10.96.0.3:80")));
+        converse(&mut state, &mut server, requests);
+        assert_eq!((state.metrics.names.get(), state.metrics.names_evicted.get()), (2, 1));
+    }
 }
