@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
-use gauze_model::SpiffeId;
+use gauze_model::{Code, SpiffeId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
@@ -51,9 +51,12 @@ pub struct Credentials {
 pub enum AuthorityError {
     #[error(transparent)]
     State(#[from] StateError),
-    #[error("{} holds {ROOT_KEY} but no {ROOT_CERTIFICATE}: put the certificate back, or remove the key to begin with a new root", .0.path("").display())]
+    #[error(
+        "{code}: {path} holds {ROOT_KEY} but no {ROOT_CERTIFICATE}: put the certificate back, or remove the key to begin with a new root",
+        code = Code::ROOT_UNREADABLE, path = .0.path("").display()
+    )]
     CertificateMissing(StateDirectory),
-    #[error("{file} in the state directory cannot be used: {problem}")]
+    #[error("{code}: {file} in the state directory cannot be used: {problem}", code = Code::ROOT_UNREADABLE)]
     Unusable { file: &'static str, problem: String },
     #[error("cannot make a key or certificate: {0}")]
     Making(#[from] rcgen::Error),
@@ -320,7 +323,7 @@ mod tests {
 
         state.replace(ROOT_KEY, &other.read(ROOT_KEY).unwrap().unwrap()).unwrap();
         let refused = open(&state).err().unwrap().to_string();
-        assert!(refused.contains("root.crt") && refused.contains("does not verify"), "{refused}");
+        assert!(refused.contains("M1106: root.crt") && refused.contains("does not verify"), "{refused}");
 
         state.replace(ROOT_KEY, "garbage").unwrap();
         let refused = open(&state).err().unwrap().to_string();

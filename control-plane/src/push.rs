@@ -12,7 +12,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -178,6 +178,7 @@ impl State {
             for event in update.events {
                 touched.extend(world.apply(event));
             }
+            log_changes(&self.problems, &update.problems);
             self.problems = update.problems;
         }
         metrics.source_problems.set(count(self.problems.len()));
@@ -320,6 +321,19 @@ impl State {
         metrics
             .waiting_streams
             .set(count(self.streams.values().filter(|stream| stream.is_waiting()).count()));
+    }
+}
+
+/// Tells each problem of the source once, and when it is gone.
+fn log_changes(former: &[Problem], current: &[Problem]) {
+    let text = |problem: &Problem| (problem.to_string(), problem.code.to_string());
+    let former: BTreeSet<_> = former.iter().map(text).collect();
+    let current: BTreeSet<_> = current.iter().map(text).collect();
+    for (problem, code) in current.difference(&former) {
+        warn!(code, "{problem}");
+    }
+    for (problem, code) in former.difference(&current) {
+        info!(code, "no longer: {problem}");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::world::{Object, ObjectKey};
 pub(super) fn objects(push: &Push) -> Value {
     let (world, problems) = (push.world(), push.problems());
     let statuses = status::conditions(&world, &problems, &push.heard());
-    let statuses: BTreeMap<&ObjectKey, &ObjectStatus> =
+    let mut statuses: BTreeMap<&ObjectKey, &ObjectStatus> =
         statuses.iter().map(|status| (&status.object, status)).collect();
     let origins: Vec<Origin> = world.objects().map(Object::origin).collect();
     let mut by_object: BTreeMap<(&str, &str, &str), Vec<&Problem>> = BTreeMap::new();
@@ -28,18 +28,33 @@ pub(super) fn objects(push: &Push) -> Value {
     for (object, origin) in world.objects().zip(&origins) {
         let key = object.key();
         let problems = by_object.remove(&origin.object()).unwrap_or_default();
-        let parents = statuses.get(&key).map(|status| status.parents.as_slice()).unwrap_or_default();
-        objects.push(json!({
-            "kind": key.kind,
-            "namespace": key.namespace,
-            "name": key.name,
-            "generation": object.metadata().generation,
-            "parents": parents,
-            "problems": problems,
-        }));
+        let status = statuses.remove(&key);
+        objects.push(self::object(&key, object.metadata().generation, status, &problems));
+    }
+    // Those of which no version could ever be read.
+    for (key, status) in statuses {
+        let origin = (key.kind.as_str(), key.namespace.as_str(), key.name.as_str());
+        let problems = by_object.remove(&origin).unwrap_or_default();
+        objects.push(object(key, None, Some(status), &problems));
     }
     let others: Vec<&Problem> = by_object.into_values().flatten().collect();
     json!({ "objects": objects, "problems": others })
+}
+
+fn object(
+    key: &ObjectKey,
+    generation: Option<i64>,
+    status: Option<&ObjectStatus>,
+    problems: &[&Problem],
+) -> Value {
+    json!({
+        "kind": key.kind,
+        "namespace": key.namespace,
+        "name": key.name,
+        "generation": generation,
+        "parents": status.map(|status| status.parents.as_slice()).unwrap_or_default(),
+        "problems": problems,
+    })
 }
 
 /// Every object as its user wrote it, as a Kubernetes `List`.
