@@ -224,7 +224,7 @@ fn read_policies(policies: Vec<Policy>) -> Read<Balance> {
             return read_peak_ewma(&config).at("typed_extension_config.typed_config").item(index);
         }
     }
-    Err(Fault::new("none of them is supported"))
+    Err(Fault::beyond("none of them is supported"))
 }
 
 fn read_peak_ewma(config: &protobuf::Any) -> Read<Balance> {

@@ -71,7 +71,8 @@ pub(crate) fn validate(envoy: &Path, directory: &Path, resources: &[Resource]) -
     Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The resources as static ones: routes in a connection manager of their own, endpoints in a static cluster.
+/// The resources as static ones: routes in a connection manager of their own, endpoints in a static cluster, and
+/// each under a name and at a port of its own, so that resources of several worlds can be asked about at once.
 fn bootstrap(resources: &[Resource]) -> Bootstrap {
     let mut fixed = StaticResources::default();
     fixed.clusters.push(http2(Cluster { name: "ads".to_owned(), ..Cluster::default() }));
@@ -114,11 +115,12 @@ fn add(fixed: &mut StaticResources, index: usize, message: &Any) {
     } else if of(".RouteConfiguration") {
         fixed.listeners.push(carrying(RouteConfiguration::decode(bytes).unwrap(), index));
     } else if of(".Cluster") {
-        fixed.clusters.push(Cluster::decode(bytes).unwrap());
+        let cluster = Cluster::decode(bytes).unwrap();
+        fixed.clusters.push(Cluster { name: format!("{index} {}", cluster.name), ..cluster });
     } else {
         let endpoints = ClusterLoadAssignment::decode(bytes).unwrap();
         fixed.clusters.push(Cluster {
-            name: format!("endpoints of {}", endpoints.cluster_name),
+            name: format!("{index} endpoints of {}", endpoints.cluster_name),
             load_assignment: Some(endpoints),
             ..Cluster::default()
         });
@@ -127,6 +129,7 @@ fn add(fixed: &mut StaticResources, index: usize, message: &Any) {
 
 /// Envoy takes no two listeners at one address.
 fn at_its_own_port(mut listener: Listener, index: usize) -> Listener {
+    listener.name = format!("{index} {}", listener.name);
     let port = u32::try_from(index).unwrap() + 1;
     if let Some(AddressKind::SocketAddress(socket)) = listener.address.as_mut().unwrap().address.as_mut() {
         socket.port_specifier = Some(PortSpecifier::PortValue(port));

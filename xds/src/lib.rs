@@ -46,7 +46,7 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
 use gauze_model::snapshot::Resource;
-use gauze_model::{Kind, Name};
+use gauze_model::{Code, Kind, Name};
 
 use metadata::{Facts, strings_of};
 use path::{At as _, Fault, Read, at_default, required};
@@ -121,9 +121,8 @@ fn read_requirements(metadata: Option<Metadata>) -> Read<()> {
     let mut facts = Facts::read(metadata).at("metadata")?;
     let required = facts.take("requires", strings_of).at("metadata")?.unwrap_or_default();
     if let Some(unknown) = required.iter().find(|feature| !FEATURES.contains(&feature.as_str())) {
-        return Err(Fault::new(format!(
-            "requires the feature `{unknown}`, which this version does not have"
-        )));
+        let problem = format!("requires the feature `{unknown}`, which this version does not have");
+        return Err(Fault::coded(Code::FEATURE_REQUIRED, problem));
     }
     facts.end().at("metadata")
 }

@@ -1,7 +1,7 @@
 //! Errors that gather their field path on the way up: the innermost reader says what is wrong, each reader
 //! above it adds the field that it stood in.
 
-use gauze_model::{Kind, Origin};
+use gauze_model::{Code, Kind, Origin};
 
 use crate::Rejection;
 
@@ -11,24 +11,35 @@ pub(crate) type Read<T> = Result<T, Fault>;
 /// What is wrong, where, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
+    code: Code,
     path: String,
     problem: String,
     origin: Option<Origin>,
 }
 
 impl Fault {
+    /// Something that is wrong in itself.
     pub(crate) fn new(problem: impl Into<String>) -> Fault {
-        Fault { path: String::new(), problem: problem.into(), origin: None }
+        Fault::coded(Code::CONFIGURATION_REFUSED, problem)
+    }
+
+    /// Something that gauze does not know how to obey.
+    pub(crate) fn beyond(problem: impl Into<String>) -> Fault {
+        Fault::coded(Code::CONFIGURATION_UNSUPPORTED, problem)
     }
 
     /// A field that gauze does not know how to obey.
     pub(crate) fn unsupported(field: &str) -> Fault {
-        Fault::new("not supported").at(field)
+        Fault::beyond("not supported").at(field)
+    }
+
+    pub(crate) fn coded(code: Code, problem: impl Into<String>) -> Fault {
+        Fault { code, path: String::new(), problem: problem.into(), origin: None }
     }
 
     pub(crate) fn into_rejection(self, kind: Kind, name: &str) -> Rejection {
-        let Fault { path, problem, origin } = self;
-        Rejection { kind, name: name.to_owned(), path, problem, origin }
+        let Fault { code, path, problem, origin } = self;
+        Rejection { kind, name: name.to_owned(), code, path, problem, origin }
     }
 }
 
@@ -93,7 +104,7 @@ pub(crate) fn required<T>(field: Option<T>) -> Read<T> {
 
 /// Insists on the one form of a field that means what gauze does.
 pub(crate) fn same<T: PartialEq + ?Sized>(given: &T, wanted: &T) -> Read<()> {
-    if given == wanted { Ok(()) } else { Err(Fault::new("not the only form that is supported")) }
+    if given == wanted { Ok(()) } else { Err(Fault::beyond("not the only form that is supported")) }
 }
 
 /// Refuses by name each of these fields that is not at its default.
@@ -105,7 +116,7 @@ macro_rules! refuse {
 pub(crate) use refuse;
 
 pub(crate) fn at_default<T: Default + PartialEq>(value: &T) -> Read<()> {
-    if *value == T::default() { Ok(()) } else { Err(Fault::new("not supported")) }
+    if *value == T::default() { Ok(()) } else { Err(Fault::beyond("not supported")) }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What is written reads back, and is the same bytes each time.
 
+use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::util::pack_any;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -7,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use crate::arbitrary::{
     named_cluster, named_endpoints, named_inbound, named_outbound, named_resource, named_routes,
 };
-use crate::{EncodedResource, envoy, from_xds, to_xds};
+use crate::{EncodedResource, discovery, envoy, from_xds, to_xds};
 
 macro_rules! reads_back {
     ($($test:ident: $strategy:ident),* $(,)?) => { proptest! { $(
@@ -47,4 +49,16 @@ fn envoy_accepts_arbitrary_resources() {
         .map(|(name, resource)| to_xds(&name, &resource))
         .collect();
     envoy::validate(&envoy, directory.path(), &resources).unwrap();
+}
+
+/// Otherwise the test above would prove nothing.
+#[test]
+fn envoy_refuses_what_is_wrong() {
+    let Some(envoy) = envoy::find() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let broken = route::VirtualHost { name: "no domains".to_owned(), ..Default::default() };
+    let broken = route::RouteConfiguration { virtual_hosts: vec![broken], ..Default::default() };
+    let broken = discovery::Resource { resource: Some(pack_any(broken)), ..Default::default() };
+    let problem = envoy::validate(&envoy, directory.path(), &[broken]).unwrap_err();
+    assert!(problem.contains("VirtualHostValidationError.Domains"), "{problem}");
 }

@@ -70,11 +70,11 @@ pub(crate) fn read(configuration: route::RouteConfiguration) -> Read<RouteTable>
 }
 
 fn insist(flag: bool) -> Read<()> {
-    if flag { Ok(()) } else { Err(Fault::new("anything but `true` is not supported")) }
+    if flag { Ok(()) } else { Err(Fault::beyond("anything but `true` is not supported")) }
 }
 
 fn refuse_true(flag: bool) -> Read<()> {
-    if flag { Err(Fault::new("`true` is not supported")) } else { Ok(()) }
+    if flag { Err(Fault::beyond("`true` is not supported")) } else { Ok(()) }
 }
 
 /// A domain can lead to one host only (so Envoy).
@@ -154,7 +154,7 @@ fn read_domain(domain: &str) -> Read<HostPattern> {
         Some("") => HostPattern::Any,
         Some(rest) => match rest.strip_prefix('.') {
             Some(suffix) => HostPattern::Wildcard(suffix.to_ascii_lowercase()),
-            None => return Err(Fault::new(format!("`{domain}`: only `*.` and a host is supported"))),
+            None => return Err(Fault::beyond(format!("`{domain}`: only `*.` and a host is supported"))),
         },
     };
     let (HostPattern::Exact(host) | HostPattern::Wildcard(host)) = &pattern else { return Ok(pattern) };

@@ -156,7 +156,7 @@ pub(crate) fn read_protocol(word: &str) -> Read<PortProtocol> {
 /// Opens a packed message of the one type that can stand here.
 pub(crate) fn unpack<M: Message + prost::Name + Default>(any: &protobuf::Any) -> Read<M> {
     if any.type_url != M::type_url() {
-        return Err(Fault::new(format!("`{}` is not supported", any.type_url)));
+        return Err(Fault::beyond(format!("`{}` is not supported", any.type_url)));
     }
     M::decode(any.value.as_slice()).map_err(|problem| Fault::new(problem.to_string()))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use gauze_model::snapshot::{Change, Resource};
-use gauze_model::{Kind, Name, Snapshot};
+use gauze_model::{Code, Kind, Name, Snapshot};
 
 use crate::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use crate::{KINDS, Rejection, from_xds, kind_of, rejection, type_url};
@@ -362,7 +362,8 @@ fn names_of(kind: Kind, keys: &[Key]) -> Vec<String> {
 }
 
 fn rejected(kind: Kind, name: &str, problem: impl ToString) -> Rejection {
-    Rejection { kind, name: name.to_owned(), path: String::new(), problem: problem.to_string(), origin: None }
+    let (name, path, problem) = (name.to_owned(), String::new(), problem.to_string());
+    Rejection { kind, name, code: Code::CONFIGURATION_REFUSED, path, problem, origin: None }
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ fn read_chains(given: &[FilterChain]) -> Read<Inbound> {
     match given.len().cmp(&wanted.len()) {
         std::cmp::Ordering::Equal => Ok(inbound),
         std::cmp::Ordering::Less => Err(Fault::new("missing").item(given.len())),
-        std::cmp::Ordering::Greater => Err(Fault::new("not supported").item(wanted.len())),
+        std::cmp::Ordering::Greater => Err(Fault::beyond("not supported").item(wanted.len())),
     }
 }
 

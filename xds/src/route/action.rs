@@ -114,7 +114,7 @@ fn read_forward(action: route::RouteAction, matched: &PathMatch) -> Read<(Action
     }
     if cluster_not_found_response_code != ClusterNotFoundResponseCode::InternalServerError as i32 {
         let problem = "anything but `INTERNAL_SERVER_ERROR` is not supported";
-        return Err(Fault::new(problem).at("cluster_not_found_response_code"));
+        return Err(Fault::beyond(problem).at("cluster_not_found_response_code"));
     }
     let host = match host_rewrite_specifier {
         None => None,
@@ -267,7 +267,7 @@ fn read_redirect(redirect: route::RedirectAction, matched: &PathMatch) -> Read<R
 }
 
 fn read_redirect_status(code: i32) -> Read<StatusCode> {
-    let code = RedirectResponseCode::try_from(code).map_err(|_| Fault::new("not supported"))?;
+    let code = RedirectResponseCode::try_from(code).map_err(|_| Fault::beyond("not supported"))?;
     Ok(match code {
         RedirectResponseCode::MovedPermanently => StatusCode::MOVED_PERMANENTLY,
         RedirectResponseCode::Found => StatusCode::FOUND,

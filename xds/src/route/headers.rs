@@ -46,7 +46,7 @@ pub(super) fn read_header_change(fields: HeaderFields, field: &str) -> Read<Head
     let removed = |(name, _): &(HeaderName, HeaderValue)| change.remove.contains(name);
     if let Some((name, _)) = change.set.iter().chain(&change.add).find(|header| removed(header)) {
         let problem = format!("`{name}` is removed as well, which is not supported");
-        return Err(Fault::new(problem).at(&to_add_field));
+        return Err(Fault::beyond(problem).at(&to_add_field));
     }
     Ok(change)
 }
@@ -76,7 +76,7 @@ fn read(option: core::HeaderValueOption) -> Read<(HeaderAppendAction, (HeaderNam
         HeaderAppendAction::try_from(append_action).map_err(|_| Fault::unsupported("append_action"))?;
     let (name, value) = required(header).and_then(read_header).at("header")?;
     if value.is_empty() && !keep_empty_value {
-        return Err(Fault::new("an empty value is only supported with `keep_empty_value`").at("header"));
+        return Err(Fault::beyond("an empty value is only supported with `keep_empty_value`").at("header"));
     }
     Ok((action, (name, value)))
 }
@@ -98,7 +98,7 @@ fn read_header(header: core::HeaderValue) -> Read<(HeaderName, HeaderValue)> {
 fn unescape(format: &str) -> Read<String> {
     let text = format.replace("%%", "");
     if text.contains('%') {
-        return Err(Fault::new("commands (`%…%`) are not supported"));
+        return Err(Fault::beyond("commands (`%…%`) are not supported"));
     }
     Ok(format.replace("%%", "%"))
 }

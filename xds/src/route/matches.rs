@@ -53,7 +53,7 @@ pub(super) fn read(matches: route::RouteMatch) -> Read<RouteMatch> {
     let mut methods = methods.into_iter();
     let method = methods.next().map(|(index, method)| read_method(method).item(index).at("headers"));
     if let Some((second, _)) = methods.next() {
-        return Err(Fault::new("a second method is not supported").item(second).at("headers"));
+        return Err(Fault::beyond("a second method is not supported").item(second).at("headers"));
     }
     let headers = headers.into_iter().map(|(index, header)| read_header(header).item(index).at("headers"));
     Ok(RouteMatch {
@@ -79,7 +79,7 @@ fn read_path(path: PathSpecifier) -> Read<PathMatch> {
         PathSpecifier::Path(path) => Ok(PathMatch::Exact(path)),
         PathSpecifier::Prefix(prefix) if prefix == "/" => Ok(PathMatch::Prefix(prefix)),
         PathSpecifier::Prefix(_) => {
-            Err(Fault::new("only `/` is supported; use `path_separated_prefix`").at("prefix"))
+            Err(Fault::beyond("only `/` is supported; use `path_separated_prefix`").at("prefix"))
         }
         PathSpecifier::PathSeparatedPrefix(prefix) if prefix.starts_with('/') && !prefix.ends_with('/') => {
             Ok(PathMatch::Prefix(prefix))
@@ -112,7 +112,9 @@ fn read_method(header: route::HeaderMatcher) -> Read<Method> {
         ValueMatch::Exact(method) => {
             method.parse().map_err(|_| Fault::new(format!("`{method}` is not a method")).at("string_match"))
         }
-        ValueMatch::Regex(_) => Err(Fault::new("a method is only supported as it stands").at("string_match")),
+        ValueMatch::Regex(_) => {
+            Err(Fault::beyond("a method is only supported as it stands").at("string_match"))
+        }
     }
 }
 
@@ -122,7 +124,7 @@ fn read_header_value(header: route::HeaderMatcher) -> Read<ValueMatch> {
     refuse!(invert_match, treat_missing_header_as_empty);
     match header_match_specifier {
         Some(HeaderMatchSpecifier::StringMatch(value)) => read_value(value).at("string_match"),
-        _ => Err(Fault::new("only `string_match` is supported").at("header_match_specifier")),
+        _ => Err(Fault::beyond("only `string_match` is supported").at("header_match_specifier")),
     }
 }
 
@@ -137,7 +139,7 @@ fn read_query(query: route::QueryParameterMatcher) -> Read<QueryMatch> {
         Some(QueryParameterMatchSpecifier::StringMatch(value)) => {
             Ok(QueryMatch { name, value: read_value(value).at("string_match")? })
         }
-        _ => Err(Fault::new("only `string_match` is supported").at("query_parameter_match_specifier")),
+        _ => Err(Fault::beyond("only `string_match` is supported").at("query_parameter_match_specifier")),
     }
 }
 
@@ -155,6 +157,6 @@ fn read_value(value: matcher::StringMatcher) -> Read<ValueMatch> {
     match match_pattern {
         Some(MatchPattern::Exact(value)) => Ok(ValueMatch::Exact(value)),
         Some(MatchPattern::SafeRegex(regex)) => read_pattern(regex).map(ValueMatch::Regex).at("safe_regex"),
-        _ => Err(Fault::new("only `exact` and `safe_regex` are supported")),
+        _ => Err(Fault::beyond("only `exact` and `safe_regex` are supported")),
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn read_regex(rewrite: RegexMatchAndSubstitute, matched: &PathMatch) 
     let RegexMatchAndSubstitute { pattern, substitution } = rewrite;
     let RegexMatcher { regex, engine_type: _ } = required(pattern).at("pattern")?;
     if substitution.replace(r"\\", "").contains('\\') {
-        return Err(Fault::new("references to groups are not supported").at("substitution"));
+        return Err(Fault::beyond("references to groups are not supported").at("substitution"));
     }
     let to = substitution.replace(r"\\", r"\");
     match matched {
@@ -80,7 +80,7 @@ pub(super) fn read_regex(rewrite: RegexMatchAndSubstitute, matched: &PathMatch) 
 }
 
 fn not_ours() -> Fault {
-    Fault::new("only the whole path, or the matched prefix with the slashes after it, is supported")
+    Fault::beyond("only the whole path, or the matched prefix with the slashes after it, is supported")
         .at("regex")
         .at("pattern")
 }
@@ -89,7 +89,7 @@ fn not_ours() -> Fault {
 pub(super) fn read_prefix(to: String, matched: &PathMatch) -> Read<PathChange> {
     let at_root = matches!(matched, PathMatch::Prefix(from) if from == "/");
     if to.ends_with('/') != at_root && matches!(matched, PathMatch::Prefix(_)) {
-        return Err(Fault::new("would not replace whole path elements, which is not supported"));
+        return Err(Fault::beyond("would not replace whole path elements, which is not supported"));
     }
     Ok(PathChange::ReplacePrefix(to))
 }

@@ -202,6 +202,7 @@ fn a_late_answer_to_what_was_given_up_is_let_pass() {
 fn answers_that_break_the_protocol_are_refused_by_name() {
     let with = |break_it: fn(&mut crate::discovery::Resource)| {
         let mut broken = cluster(V1);
+        broken.resource.version = "next".to_owned();
         break_it(&mut broken.resource);
         vec![broken]
     };

@@ -68,6 +68,7 @@ fn refusal(of: &str) -> Rejection {
     Rejection {
         kind: Kind::Cluster,
         name: of.to_owned(),
+        code: gauze_model::Code::CONFIGURATION_UNSUPPORTED,
         path: "lb_policy".to_owned(),
         problem: "not supported".to_owned(),
         origin: None,
