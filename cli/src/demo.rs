@@ -115,6 +115,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     } else if arguments.story {
         let word = if summary.ok { "every promise was kept" } else { "a promise was broken" };
         println!("  {word}, in {:.0} s", summary.seconds);
+    } else {
+        println!("\n  ended; the objects stay in {}", arguments.directory.display());
     }
     Ok(if summary.ok { Exit::Fine } else { Exit::Problems })
 }
@@ -156,15 +158,18 @@ fn what_to_try(directory: &std::path::Path) -> String {
     } else {
         format!(" --directory {}", directory.display())
     };
-    format!(
-        "\n  Try, in a second terminal:\n\
-         \x20   gauze split set cart v1=50 v2=50{option}            watch the traffic move\n\
-         \x20   gauze get{option}                                   what is there, and whether it is live\n\
-         \x20   gauze explain shop/web GET http://cart/{option}     why a request goes where it goes\n\
-         \x20   gauze proxy clusters web{option}                    what a sidecar knows\n\
-         \x20   $EDITOR {}                     the control plane follows the file\n",
-        directory.join(objects::SPLIT_FILE).display()
-    )
+    let split = directory.join(objects::SPLIT_FILE);
+    let mut text = "\n  Try, in a second terminal:\n".to_owned();
+    for (command, what) in [
+        (format!("gauze split set cart v1=50 v2=50{option}"), "watch the traffic move"),
+        (format!("gauze get{option}"), "what is there, and whether it is live"),
+        (format!("gauze explain shop/web GET http://cart/{option}"), "why a request goes where it goes"),
+        (format!("gauze proxy clusters web{option}"), "what a sidecar knows"),
+        (format!("$EDITOR {}", split.display()), "the control plane follows the file"),
+    ] {
+        text += &format!("    {command:<44}  {what}\n");
+    }
+    text
 }
 
 fn start_load(arguments: &Arguments, mesh: &Mesh) -> anyhow::Result<Load> {

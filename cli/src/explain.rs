@@ -26,6 +26,7 @@ pub(crate) struct Arguments {
     /// Who calls: NAMESPACE/APP or NAMESPACE/POD
     from: String,
     /// The method, for example GET
+    #[arg(value_parser = parse_method)]
     method: Method,
     /// What it calls: http://cart/items?id=1
     url: Uri,
@@ -69,6 +70,11 @@ pub(crate) enum Verdict {
     Refused(String),
 }
 
+/// Methods are case-sensitive; who writes `get` means GET.
+fn parse_method(text: &str) -> Result<Method, String> {
+    text.to_ascii_uppercase().parse().map_err(|_| format!("`{text}` is no method"))
+}
+
 fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let form = || format!("`{text}` is not of the form 'NAME: VALUE'");
     let (name, value) = text.split_once(':').ok_or_else(form)?;
@@ -77,6 +83,7 @@ fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    arguments.source.exists()?;
     let world = world(&arguments.source).await?;
     let asked = Asked {
         from: arguments.from,

@@ -193,26 +193,42 @@ impl Row {
     }
 }
 
+/// All that is wrong, an object a line; what `GET /objects` answers.
+pub(crate) fn complaints(objects: &Value) -> Vec<String> {
+    let rows = objects["objects"].as_array().into_iter().flatten().flat_map(rows).collect::<Vec<Row>>();
+    list(&rows, objects["problems"].as_array().map_or(&[], Vec::as_slice))
+}
+
+fn list(rows: &[Row], loose: &[Value]) -> Vec<String> {
+    let of_rows = rows.iter().flat_map(|row| {
+        row.complaints().map(|text| format!("{}/{}/{} {text}", row.kind, row.namespace, row.name))
+    });
+    let mut all: Vec<String> = of_rows.chain(loose.iter().map(describe_problem)).collect();
+    all.dedup();
+    all
+}
+
 fn print_table(rows: &[Row], loose: &[Value]) {
-    let style = crate::terminal::output();
     let table = table(rows);
     if table.is_empty() {
         eprintln!("nothing here has a status; `gauze get service`, `gauze get pod` … show what there is");
     } else {
-        print!("{}", table.render(style));
+        print!("{}", table.render(crate::terminal::output()));
     }
-    let complaints = rows.iter().flat_map(|row| {
-        row.complaints().map(|text| format!("{}/{}/{} {text}", row.kind, row.namespace, row.name))
-    });
-    let mut all: Vec<String> = complaints.chain(loose.iter().map(describe_problem)).collect();
-    all.dedup();
-    if !all.is_empty() {
-        println!("\n{}", all.join("\n"));
+    let complaints = list(rows, loose);
+    if !complaints.is_empty() {
+        println!("\n{}", complaints.join("\n"));
     }
 }
 
+/// Conditions have columns where anything has conditions.
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "ACCEPTED", "RESOLVED", "PROGRAMMED"]);
+    let with_conditions = rows.iter().any(|row| !row.conditions.is_empty());
+    let mut head = vec!["KIND", "NAMESPACE", "NAME"];
+    if with_conditions {
+        head.extend(["ACCEPTED", "RESOLVED", "PROGRAMMED"]);
+    }
+    let mut table = Table::new(&head);
     for row in rows {
         table.push(vec![
             row.kind.clone().into(),

@@ -184,7 +184,7 @@ fn clusters_table(clusters: &Value) -> Table {
                 text(&workload["version"]).into(),
                 transport(&endpoint["transport"]),
                 number(&endpoint["requests"]).into(),
-                latency(&endpoint["latency_ms_by_worker"]).into(),
+                latency(&endpoint["latency_ms"]).into(),
             ]);
         }
     }
@@ -198,14 +198,12 @@ fn transport(value: &Value) -> Cell {
     }
 }
 
-/// What the balancer believes: the mean over the workers that have measured.
-fn latency(values: &Value) -> String {
-    let measured: Vec<f64> = values.as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-    let measured: Vec<f64> = measured.into_iter().filter(|value| *value > 0.0).collect();
-    if measured.is_empty() {
-        return String::new();
+/// What the balancer believes; nothing before it has measured.
+fn latency(value: &Value) -> String {
+    match value.as_f64() {
+        Some(measured) if measured > 0.0 => format!("{measured:.1} ms"),
+        _ => String::new(),
     }
-    format!("{:.1} ms", measured.iter().sum::<f64>() / measured.len() as f64)
 }
 
 fn text(value: &Value) -> String {
@@ -260,7 +258,7 @@ mod tests {
     #[test]
     fn backends_are_shown_with_their_live_state() {
         let clusters = json!({ "cluster/shop/cart-v1/80": { "endpoints": [{
-            "address": "127.1.2.1:8080", "requests": 2, "latency_ms_by_worker": [1.5, 0.0],
+            "address": "127.1.2.1:8080", "requests": 2, "latency_ms": 1.5,
             "transport": { "mesh": "spiffe://cluster.local/ns/shop/sa/cart" },
             "workload": { "pod": "cart-v1-0", "version": "v1" },
         }] } });

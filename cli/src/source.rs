@@ -1,6 +1,6 @@
 //! Where a command looks: a control plane that follows a directory, or, if none runs, the directory itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use gauze_control_plane::problem::Problem;
 use gauze_control_plane::source::directory;
@@ -56,6 +56,7 @@ impl Source {
     /// # Errors
     /// There is no such directory.
     pub(crate) async fn objects(&self) -> anyhow::Result<Seen> {
+        self.exists()?;
         if !self.offline && self.is_served().await {
             return Ok(Seen { objects: self.control_plane().get_json("/objects").await?, live: true });
         }
@@ -82,6 +83,18 @@ impl Source {
         Ok(Seen { objects: json!({ "objects": objects, "problems": others }), live: false })
     }
 
+    /// # Errors
+    /// There is no such directory.
+    pub(crate) fn exists(&self) -> Result<(), Failure> {
+        if self.place.directory.is_dir() {
+            return Ok(());
+        }
+        Err(Failure::Usage(format!(
+            "there is no directory {}; `gauze demo` makes one, --directory names another",
+            self.place.directory.display()
+        )))
+    }
+
     /// Whether a control plane answers for this directory.
     pub(crate) async fn is_served(&self) -> bool {
         self.control_plane().get("/live").await.is_ok()
@@ -92,20 +105,10 @@ impl Source {
     /// # Errors
     /// There is no such directory.
     pub(crate) fn world(&self) -> anyhow::Result<(World, Vec<Problem>)> {
-        exists(&self.place.directory)?;
+        self.exists()?;
         let (objects, problems) = directory::read(&self.place.directory);
         Ok((World::of(MeshSettings::default(), objects), problems))
     }
-}
-
-fn exists(directory: &Path) -> Result<(), Failure> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    Err(Failure::Usage(format!(
-        "there is no directory {}; `gauze demo` makes one, --directory names another",
-        directory.display()
-    )))
 }
 
 fn of<'p>(object: &Object, problems: &'p [Problem]) -> Vec<&'p Problem> {

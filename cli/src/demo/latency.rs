@@ -34,6 +34,15 @@ impl Latencies {
         self.total += other.total;
     }
 
+    /// Those that were noted after `older` was a copy of this.
+    pub(crate) fn since(&self, older: &Latencies) -> Latencies {
+        let counts = self.counts.iter().zip(&older.counts);
+        Latencies {
+            counts: counts.map(|(now, before)| now.saturating_sub(*before)).collect(),
+            total: self.total.saturating_sub(older.total),
+        }
+    }
+
     /// The latency in milliseconds that the given share of requests did not exceed; 0 if there were none.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         let rank = (share * self.total as f64).ceil().max(1.0) as u64;

@@ -10,6 +10,7 @@ use super::edges::{self, Edge};
 use super::load::{self, Load, Tally};
 use super::mesh::Mesh;
 use super::pods::Objects;
+use crate::get;
 use crate::table::{Cell, Table, Tone};
 use crate::terminal;
 
@@ -30,6 +31,8 @@ pub(crate) struct Look {
     pub(crate) load: Tally,
     /// Percent by backend, as the TrafficSplit wants it.
     pub(crate) wanted: BTreeMap<String, f64>,
+    /// What the control plane says is wrong with the objects.
+    pub(crate) problems: Vec<String>,
 }
 
 /// Rates are those of the last seconds: this many looks.
@@ -47,7 +50,11 @@ impl Screen {
     /// Reads the mesh and shows it.
     pub(crate) async fn refresh(&mut self, mesh: &mut Mesh, load: &Load) -> anyhow::Result<()> {
         mesh.read().await?;
-        self.show(look(mesh, load));
+        let problems = match mesh.admin().get_json("/objects").await {
+            Ok(objects) => get::complaints(&objects),
+            Err(error) => vec![format!("{error:#}")],
+        };
+        self.show(Look { problems, ..look(mesh, load) });
         Ok(())
     }
 
@@ -101,6 +108,7 @@ fn look(mesh: &Mesh, load: &Load) -> Look {
         edges: edges::edges(&readings),
         load: all,
         wanted: wanted.unwrap_or_default().into_iter().collect(),
+        problems: Vec::new(),
     }
 }
 
@@ -202,14 +210,28 @@ fn frame(first: &Look, last: &Look) -> String {
             row.identities.into(),
         ]);
     }
-    format!("\n{}", table.render(style))
+    let problems = last.problems.iter().take(PROBLEMS_MAX).map(|problem| style.red(&shortened(problem)));
+    let problems: Vec<String> = problems.collect();
+    format!("\n{}{}", table.render(style), problems.join("\n"))
+}
+
+/// Lines below the table; `gauze get` shows all.
+const PROBLEMS_MAX: usize = 3;
+/// A line that does not break on most terminals: a broken line could not be painted over.
+const LINE_MAX: usize = 110;
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= LINE_MAX {
+        return text.to_owned();
+    }
+    text.chars().take(LINE_MAX - 1).chain(['…']).collect()
 }
 
 fn outside_row(first: &Look, last: &Look) -> Vec<Cell> {
     let seconds = (last.at - first.at).as_secs_f64().max(0.001);
     let sent = last.load.sent - first.load.sent;
     let failed = last.load.failed - first.load.failed;
-    let latencies = last.load.latencies();
+    let latencies = last.load.latencies().since(&first.load.latencies());
     vec![
         load::CALLER.into(),
         "web".into(),
@@ -243,7 +265,9 @@ fn line(first: &Look, last: &Look) -> String {
     });
     let failed = last.load.failed;
     let worst = if failed > 0 { format!(" ({})", last.load.worst()) } else { String::new() };
-    format!("{} requests, {failed} failed{worst} | {}", last.load.sent, edges.collect::<Vec<_>>().join(" | "))
+    let problems = last.problems.iter().map(|problem| format!("\n{problem}"));
+    let edges = edges.collect::<Vec<_>>().join(" | ");
+    format!("{} requests, {failed} failed{worst} | {edges}{}", last.load.sent, problems.collect::<String>())
 }
 
 #[cfg(test)]
@@ -271,14 +295,15 @@ mod tests {
         let at = Instant::now();
         let wanted = BTreeMap::from([("cart-v1".to_owned(), 90.0), ("cart-v2".to_owned(), 10.0)]);
         let before = vec![edge("v1", Protocol::Http1, 1000)];
-        let first = Look { at, edges: before, load: Tally::default(), wanted: wanted.clone() };
+        let first =
+            Look { at, edges: before, load: Tally::default(), wanted: wanted.clone(), problems: vec![] };
         let after = vec![
             edge("v1", Protocol::Http1, 1150),
             edge("v1", Protocol::Grpc, 30),
             edge("v2", Protocol::Http1, 20),
         ];
         let at = at + Duration::from_secs(2);
-        let last = Look { at, edges: after, load: Tally::default(), wanted };
+        let last = Look { at, edges: after, load: Tally::default(), wanted, problems: vec![] };
         let rows = rows(&first, &last);
         let seen: Vec<_> = rows.iter().map(|row| (row.version.as_str(), row.rate, row.split)).collect();
         assert_eq!(seen, [("v1", 90.0, Some((90.0, 90.0))), ("v2", 10.0, Some((10.0, 10.0)))]);

@@ -56,7 +56,6 @@ pub(crate) async fn tell(
         screen.say(&verdict(&step));
         steps.push(step);
     }
-    stage.leave()?;
     Ok(steps)
 }
 

@@ -138,9 +138,9 @@ impl Walk<'_> {
     fn act(&mut self, rule: &RouteRule) -> Verdict {
         match &rule.action {
             Action::Respond(status) => {
-                let text = format!("{status}, without asking anybody: the rule has no usable backend");
-                self.steps.push(Reason::new("split", text.clone(), "").by(&rule.origin));
-                Verdict::Refused(text)
+                let because = "the rule has no backend that can be used";
+                self.steps.push(Reason::new("split", format!("answered {status}"), because).by(&rule.origin));
+                refused(Code::NO_USABLE_BACKEND, "asking nobody")
             }
             Action::Redirect(redirect) => {
                 Verdict::Answered(format!("{}: redirected by {}", redirect.status, rule.origin))

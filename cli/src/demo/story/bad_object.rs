@@ -1,5 +1,6 @@
 //! A broken object says in its own status what is wrong and where, and everything else keeps updating.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -37,12 +38,20 @@ const TOLERANCE: f64 = 5.0;
 
 /// Adds the object, waits for its status, and moves another split meanwhile.
 pub(super) async fn step(stage: &mut Stage<'_>) -> anyhow::Result<Seen> {
-    let file = stage.mesh.directory.join(FILE);
+    let file = Removed(stage.mesh.directory.join(FILE));
     stage.begin("bad object");
-    files::write_whole(&file, OBJECT)?;
-    let seen = watch(stage).await;
-    std::fs::remove_file(&file)?;
-    seen
+    files::write_whole(&file.0, OBJECT)?;
+    watch(stage).await
+}
+
+/// A file that does not outlive the step, however it ends.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // If it was never written, there is nothing to remove.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 async fn watch(stage: &mut Stage<'_>) -> anyhow::Result<Seen> {

@@ -163,10 +163,14 @@ impl<'s> Stage<'s> {
             .map_err(|problem| anyhow::anyhow!("cannot edit {}: {problem:?}", self.split_file.display()))?;
         files::write_whole(&self.split_file, &text)
     }
+}
 
-    /// Puts the split's file back as it was.
-    pub(crate) fn leave(self) -> anyhow::Result<()> {
-        files::write_whole(&self.split_file, &self.split_before)
+impl Drop for Stage<'_> {
+    /// Puts the split's file back as it was, however the story ends.
+    fn drop(&mut self) {
+        if let Err(error) = files::write_whole(&self.split_file, &self.split_before) {
+            eprintln!("cannot put {} back as it was: {error:#}", self.split_file.display());
+        }
     }
 }
 
