@@ -140,7 +140,7 @@ impl Walk<'_> {
             Action::Respond(status) => {
                 let because = "the rule has no backend that can be used";
                 self.steps.push(Reason::new("split", format!("answered {status}"), because).by(&rule.origin));
-                refused(Code::NO_USABLE_BACKEND, "asking nobody")
+                refused(Code::NO_BACKEND, "asking nobody")
             }
             Action::Redirect(redirect) => {
                 Verdict::Answered(format!("{}: redirected by {}", redirect.status, rule.origin))
