@@ -31,7 +31,7 @@ use crate::refusal::Refusal;
 use crate::serve::framing_limits;
 use crate::stream::Stream;
 use crate::target::{ClusterLive, EndpointTarget, Limited, Peer, Permit};
-use crate::tls::{Alpn, TlsError};
+use crate::tls::Alpn;
 use crate::worker::Worker;
 
 /// The connections of one worker, by peer.
@@ -125,7 +125,7 @@ pub(crate) async fn dial(proxy: &Proxy, to: &EndpointTarget, alpn: Alpn) -> Resu
             Transport::Plain => Stream::plain(tcp).map_err(|error| failed(Code::CONNECT_FAILED, &error)),
             Transport::Mesh(identity) => {
                 let opened = proxy.tls.connect(tcp, identity, alpn).await;
-                opened.map_err(|error| failed(code_of(&error), &error))
+                opened.map_err(|error| failed(error.upstream_code(), &error))
             }
         }
     };
@@ -134,14 +134,6 @@ pub(crate) async fn dial(proxy: &Proxy, to: &EndpointTarget, alpn: Alpn) -> Resu
         Err(_) => Err(failed(Code::CONNECT_TIMEOUT, &format_args!("{:?}", to.terms.connect_timeout))),
     };
     opened.inspect_err(|_| to.metrics.dial_failed())
-}
-
-fn code_of(error: &TlsError) -> Code {
-    match error {
-        TlsError::NoCredentials => Code::NO_CERTIFICATE,
-        TlsError::Identity(_) => Code::UPSTREAM_IDENTITY,
-        _ => Code::UPSTREAM_TLS,
-    }
 }
 
 impl Pools {
@@ -204,7 +196,7 @@ impl Pool {
             };
             match failed.take_message() {
                 Some(unsent) if is_reused => request = unsent,
-                _ => return Err(broken(to, failed.error())),
+                _ => return Err(broken(to, Code::UPSTREAM_RESET, failed.error())),
             }
         }
     }
@@ -272,11 +264,11 @@ impl Pool {
             };
             match failed.unsent {
                 Some(unsent) => request = *unsent,
-                None => return Err(broken(to, &failed.kind)),
+                None => return Err(broken(to, failed.kind.code(), &failed.kind)),
             }
         }
         let connection = self.open_http1(worker, to).await?;
-        connection.send(request).await.map_err(|failed| broken(to, &failed.kind))
+        connection.send(request).await.map_err(|failed| broken(to, failed.kind.code(), &failed.kind))
     }
 
     /// The connection that was used last, if it can still be used.
@@ -356,7 +348,7 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let opened = builder.handshake(TokioIo::new(stream)).await;
-    let (sender, mut connection) = opened.map_err(|error| broken(to, &error))?;
+    let (sender, mut connection) = opened.map_err(|error| broken(to, Code::UPSTREAM_RESET, &error))?;
     let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
     let told = Rc::clone(&streams_max);
     tokio::task::spawn_local(async move {
@@ -374,10 +366,10 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
 }
 
 /// A request that went out, wholly or in part, and got no response.
-fn broken(to: &EndpointTarget, error: &dyn std::error::Error) -> Refusal {
+fn broken(to: &EndpointTarget, code: Code, error: &dyn std::error::Error) -> Refusal {
     let causes = std::iter::successors(error.source(), |error| error.source());
     let innermost = causes.last().map_or_else(String::new, |cause| format!(": {cause}"));
-    Refusal::new(Code::UPSTREAM_RESET, format!("{}: {error}{innermost}", to.peer.address))
+    Refusal::new(code, format!("{}: {error}{innermost}", to.peer.address))
 }
 
 /// When a mesh connection stops taking requests: a fifth of its leaf's remaining life before the end of

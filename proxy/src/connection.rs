@@ -213,7 +213,7 @@ async fn inbound_mesh(from: FromPeer, stream: Stream, counted: Counted) -> Resul
     let proxy = Arc::clone(&from.worker.proxy);
     let accepted = timeout(proxy.settings.limits.handshake_timeout, proxy.tls.accept(stream)).await;
     let accepted = accepted.map_err(|_| Refusal::new(Code::PEER_REFUSED, "the handshake took too long"))?;
-    let stream = accepted.map_err(|error| Refusal::new(Code::PEER_REFUSED, error.to_string()))?;
+    let stream = accepted.map_err(|error| Refusal::new(error.peer_code(), error.to_string()))?;
     let mesh = stream.mesh().ok_or_else(|| Refusal::new(Code::INTERNAL, "mesh TLS without an identity"))?;
     let alpn = mesh.alpn;
     let from = Box::new(from.peer(mesh.peer.clone()));

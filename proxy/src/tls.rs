@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
-use gauze_model::SpiffeId;
+use gauze_model::{Code, SpiffeId};
 use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -297,6 +297,26 @@ fn client_config(
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     Arc::new(config)
+}
+
+impl TlsError {
+    /// The code of a handshake that we began.
+    pub fn upstream_code(&self) -> Code {
+        match self {
+            TlsError::NoCredentials => Code::NO_CERTIFICATE,
+            TlsError::Identity(_) => Code::UPSTREAM_IDENTITY,
+            _ => Code::UPSTREAM_TLS,
+        }
+    }
+
+    /// The code of a handshake that a peer began.
+    pub fn peer_code(&self) -> Code {
+        match self {
+            TlsError::NoCredentials => Code::NO_CERTIFICATE,
+            TlsError::NoProtocol => Code::PEER_PROTOCOL_UNKNOWN,
+            _ => Code::PEER_REFUSED,
+        }
+    }
 }
 
 impl From<io::Error> for TlsError {

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use gauze_model::Code;
 use gauze_model::framing::{HeadScan, Limits, Malformed, ResponseHead, response_head, write_request_head};
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
@@ -70,6 +71,20 @@ pub enum SendErrorKind {
     RequestBody(BodyError),
     #[error("the request body has another length than its Content-Length")]
     RequestLength,
+}
+
+impl SendErrorKind {
+    /// What the request is refused with.
+    pub fn code(&self) -> Code {
+        match self {
+            SendErrorKind::Io(_) | SendErrorKind::Closed => Code::UPSTREAM_RESET,
+            SendErrorKind::Malformed(_) | SendErrorKind::Upgraded | SendErrorKind::Interim => {
+                Code::UPSTREAM_PROTOCOL
+            }
+            SendErrorKind::RequestBody(BodyError::Idle) => Code::REQUEST_IDLE,
+            SendErrorKind::RequestBody(_) | SendErrorKind::RequestLength => Code::BAD_BODY,
+        }
+    }
 }
 
 impl Connection {

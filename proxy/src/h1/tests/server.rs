@@ -251,24 +251,13 @@ fn a_head_that_does_not_arrive_in_time_is_answered_and_an_idle_connection_is_not
     });
 }
 
-/// A handler that never answers, and tells when it is dropped.
-fn stuck()
--> (Rc<Cell<bool>>, impl Fn(Request<Body>) -> std::pin::Pin<Box<dyn Future<Output = Response<Body>>>>) {
-    struct Dropped(Rc<Cell<bool>>);
-    impl Drop for Dropped {
-        fn drop(&mut self) {
-            self.0.set(true);
-        }
+/// Tells when it is dropped.
+struct Dropped(Rc<Cell<bool>>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.set(true);
     }
-    let dropped = Rc::new(Cell::new(false));
-    let seen = dropped.clone();
-    (seen, move |_| {
-        let guard = Dropped(dropped.clone());
-        Box::pin(async move {
-            let _guard = guard;
-            std::future::pending().await
-        })
-    })
 }
 
 #[test]
@@ -277,8 +266,15 @@ fn a_client_that_goes_away_takes_its_request_with_it() {
     on_a_worker(async {
         for reset in [true, false] {
             let (mut client, server) = pair().await;
-            let (dropped, handler) = stuck();
-            let outcome = start(server, patience.clone(), handler);
+            let dropped = Rc::new(Cell::new(false));
+            let guard = Cell::new(Some(Dropped(dropped.clone())));
+            let outcome = start(server, patience.clone(), move |_| {
+                let guard = guard.take();
+                async move {
+                    let _guard = guard;
+                    std::future::pending().await
+                }
+            });
             say(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
             if reset {
                 client.set_zero_linger().unwrap();
