@@ -55,6 +55,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_filter_is_replaced_while_logging_goes_on() {
+        let (layer, handle) = reload::Layer::new(read("info").expect("a filter"));
+        let (logging, level) = (tracing_subscriber::registry().with(layer), LogLevel(handle));
+        assert!(level.set("warn,gauze_proxy=debug").is_ok());
+        assert!(matches!(level.set("gauze_proxy=loud"), Err(FilterError::Unreadable(_))));
+        drop(logging);
+        assert!(matches!(level.set("info"), Err(FilterError::Fixed(_))));
+    }
+
+    #[test]
     fn a_filter_is_a_level_or_names_modules() {
         for filter in ["info", "debug", "warn,gauze_proxy::config=trace", "off"] {
             assert!(read(filter).is_ok(), "{filter}");
