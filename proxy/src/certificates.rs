@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gauze_model::SpiffeId;
+use gauze_model::{Code, SpiffeId};
 use gauze_xds::certificate::{CREATE_CERTIFICATE, CertificateRequest, CertificateResponse};
 use http::uri::PathAndQuery;
 use rcgen::string::Ia5String;
@@ -108,13 +108,23 @@ impl Certificates {
                 }
                 Err(error) => {
                     if complaint.is_new(&error) {
-                        tracing::warn!(%error, "no new certificate; trying again");
+                        let code = self.code(&error).map(|code| code.to_string());
+                        tracing::warn!(code, %error, "no new certificate; trying again");
                     }
                     self.metrics.certificate_failures.inc();
                     backoff.pause(fastrand::f64())
                 }
             };
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// What `gauze docs` explains: that time runs out counts more than why.
+    fn code(&self, error: &CertificateError) -> Option<Code> {
+        match error {
+            _ if self.current.borrow().is_some() => Some(Code::CERTIFICATE_EXPIRING),
+            CertificateError::Dial(error) => Some(error.code()),
+            _ => None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gauze_model::SpiffeId;
+use gauze_model::{Code, SpiffeId};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -28,7 +28,9 @@ pub struct ControlPlane {
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     #[error("control plane at {address}: {problem}")]
-    Connect { address: String, problem: String },
+    Unreachable { address: String, problem: String },
+    #[error("what answers at {address} is not the control plane: {problem}")]
+    NotTheControlPlane { address: String, problem: TlsError },
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
 }
@@ -62,19 +64,38 @@ impl ControlPlane {
         let tls = control_plane_client(roots, &self.identity, credentials)?;
         let turn = self.turn.load(Ordering::Relaxed);
         let address = self.addresses[turn % self.addresses.len()].clone();
-        let channel = connect(address.clone(), tls).await;
-        channel.map_err(|problem| {
+        let channel = connect(&address, tls).await;
+        if channel.is_err() {
             self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
-            DialError::Connect { address, problem }
-        })
+        }
+        channel
     }
 }
 
-async fn connect(address: String, tls: Arc<ClientConfig>) -> Result<Channel, String> {
-    let stream = tokio::time::timeout(DIAL_TIMEOUT, secure(&address, tls))
+impl DialError {
+    fn of(address: &str, problem: TlsError) -> DialError {
+        let address = address.to_owned();
+        match problem {
+            TlsError::Io(error) => DialError::Unreachable { address, problem: error.to_string() },
+            problem => DialError::NotTheControlPlane { address, problem },
+        }
+    }
+
+    /// What `gauze docs` explains.
+    pub fn code(&self) -> Code {
+        match self {
+            DialError::Unreachable { .. } => Code::CONTROL_PLANE_UNREACHABLE,
+            DialError::NotTheControlPlane { .. } | DialError::Credentials(_) => Code::CONTROL_PLANE_IDENTITY,
+        }
+    }
+}
+
+async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Channel, DialError> {
+    let unreachable = |problem| DialError::Unreachable { address: address.to_owned(), problem };
+    let stream = tokio::time::timeout(DIAL_TIMEOUT, secure(address, tls))
         .await
-        .map_err(|_| format!("no answer in {} s", DIAL_TIMEOUT.as_secs()))?
-        .map_err(|error| error.to_string())?;
+        .map_err(|_| unreachable(format!("no answer in {} s", DIAL_TIMEOUT.as_secs())))?
+        .map_err(|problem| DialError::of(address, problem))?;
     // tonic asks for a connector and would call it again to reconnect: that is our decision, so it has one stream.
     let mut once = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_| {
@@ -87,7 +108,7 @@ async fn connect(address: String, tls: Arc<ClientConfig>) -> Result<Channel, Str
         .keep_alive_while_idle(true)
         .connect_with_connector(connector)
         .await
-        .map_err(|error| error.to_string())
+        .map_err(|error| unreachable(error.to_string()))
 }
 
 async fn secure(

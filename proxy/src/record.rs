@@ -41,7 +41,7 @@ pub struct Record {
 enum Subject {
     Connection,
     /// The head is kept only for the access log.
-    Request(Option<Head>),
+    Request(Option<Box<Head>>),
 }
 
 /// What the access log tells of a request.
@@ -67,7 +67,7 @@ impl Record {
         destination: SocketAddr,
         head: &Parts,
     ) -> Record {
-        let subject = Subject::Request(log.is_on().then(|| Head::of(head)));
+        let subject = Subject::Request(log.is_on().then(|| Box::new(Head::of(head))));
         Record::start(log, edge, protocol, source, destination, subject)
     }
 
@@ -119,7 +119,7 @@ impl Record {
     /// The request's head, if it is kept; `None` for an opaque connection.
     pub fn head(&self) -> Option<&Head> {
         match &self.subject {
-            Subject::Request(head) => head.as_ref(),
+            Subject::Request(head) => head.as_deref(),
             Subject::Connection => None,
         }
     }

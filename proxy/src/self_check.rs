@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use gauze_model::Code;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -28,7 +29,7 @@ pub struct SelfCheck {
 /// A redirect that does not work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "connections to {probe} do not come back to this proxy ({problem}): the redirect rules are missing; run `gauze-proxy redirect` in this pod before (it needs NET_ADMIN)"
+    "connections to {probe} do not come back to this proxy ({problem}): the redirect rules do not hold; run `gauze-proxy redirect` in this pod before (it needs NET_ADMIN)"
 )]
 pub struct NotRedirected {
     pub probe: SocketAddr,
@@ -59,7 +60,7 @@ impl SelfCheck {
                 Ok(()) => self.passed.store(true, Ordering::Relaxed),
                 Err(problem) => {
                     if complaint.is_new(&problem) {
-                        tracing::error!(%problem, "not ready");
+                        tracing::error!(code = %Code::REDIRECT_NOT_WORKING, %problem, "not ready");
                     }
                     tokio::time::sleep(INTERVAL).await;
                 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use gauze_model::{Kind, Listener, Name, Snapshot};
+use gauze_model::{Code, Kind, Listener, Name, Snapshot};
 use gauze_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use gauze_xds::{DeltaClient, Node, Rejection};
 use ipnet::IpNet;
@@ -68,6 +68,15 @@ enum StreamError {
     Status(#[from] tonic::Status),
     #[error("the control plane ended the stream")]
     Ended,
+}
+
+impl StreamError {
+    fn code(&self) -> Code {
+        match self {
+            StreamError::Dial(error) => error.code(),
+            StreamError::Status(_) | StreamError::Ended => Code::CONTROL_PLANE_UNREACHABLE,
+        }
+    }
 }
 
 type Requests = Vec<DeltaDiscoveryRequest>;
@@ -136,7 +145,7 @@ impl Ads {
                 Err(error) => error,
             };
             if complaint.is_new(&error) {
-                tracing::warn!(%error, "no configuration stream; what is in use goes on");
+                tracing::warn!(code = %error.code(), %error, "no configuration stream; what is in use goes on");
             }
             self.state.metrics.control_plane_failures.inc();
             self.state.set_connected(false);
@@ -245,6 +254,9 @@ impl State {
                 return requests;
             }
             Asked::Replace(other) => {
+                if self.metrics.names_evicted.get() == 0 {
+                    tracing::warn!(code = %Code::TOO_MANY_NAMES, "more destinations than --names-max; the longest unused make room");
+                }
                 self.metrics.names_evicted.inc();
                 requests.extend(self.unsubscribe(other));
             }
@@ -294,7 +306,7 @@ impl State {
     fn note_rejections(&mut self) {
         let rejections = self.client.rejections();
         for rejection in rejections.iter().filter(|rejection| !self.rejections.contains(rejection)) {
-            tracing::warn!(%rejection, "resource refused; the last good one stays");
+            tracing::warn!(code = %Code::CONFIGURATION_REFUSED, %rejection, "resource refused; the last good one stays");
         }
         self.metrics.resources_refused.set(rejections.len().try_into().unwrap_or(i64::MAX));
         self.rejections = rejections.into();
