@@ -35,7 +35,7 @@ pub struct PolicyStatus {
 }
 
 /// The status of a policy at one of its targets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyAncestorStatus {
     /// The target, as it stands in `spec.targetRefs`.
@@ -45,5 +45,6 @@ pub struct PolicyAncestorStatus {
     /// Accepted and Programmed.
     #[serde(default)]
     #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }

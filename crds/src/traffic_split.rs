@@ -78,7 +78,7 @@ pub struct SplitMatch {
 }
 
 /// The status of a split.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct TrafficSplitStatus {
     /// The split in short, for `kubectl get`: `cart-v1=90 cart-v2=10`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,6 +86,7 @@ pub struct TrafficSplitStatus {
     /// Accepted, ResolvedRefs and Programmed.
     #[serde(default)]
     #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
 
