@@ -3,6 +3,7 @@
 //!
 //! Whatever is looked at here must be reached from `world/touched.rs`.
 
+mod check; // what is wrong with objects that have no status of their own
 mod inbound; // how a pod accepts
 mod judge; // what is wrong with an object, at each of its parents
 mod outbound; // where a dialled address leads
@@ -23,6 +24,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use crate::problem::Problem;
 use crate::world::World;
 
+pub use check::check;
 pub(crate) use judge::{Judgement, judge};
 pub use pods::{identity, is_meshed};
 
@@ -41,7 +43,7 @@ pub enum Answer {
     Known(Vec<Resource>),
     /// There is nothing of that name.
     Absent,
-    /// The world is not synced yet: no answer, which is not the same as absent.
+    /// The world is not synced yet, or the pod has no address yet: no answer, which is not the same as absent.
     Undecided,
 }
 
@@ -53,9 +55,7 @@ pub fn translate(world: &World, name: &Name) -> Translation {
     let mut problems = Vec::new();
     let mut policies = Vec::new();
     let answer = match name {
-        Name::Inbound { namespace, pod } => {
-            inbound::inbound(world, namespace, pod, &mut problems).map(Answer::from)
-        }
+        Name::Inbound { namespace, pod } => inbound::inbound(world, namespace, pod, &mut problems),
         Name::Outbound { viewer, address } => {
             outbound::outbound(world, viewer, *address, &mut problems).map(Answer::from)
         }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::problem::Problem;
 use crate::push::{ProxyView, Push};
 use crate::status::{self, HoldingState, ObjectStatus};
+use crate::translate::check;
 use crate::world::{Object, ObjectKey};
 
 /// Every object with its conditions as they would stand in a cluster, and with what its source cannot read of it.
@@ -20,8 +21,9 @@ pub(super) fn objects(push: &Push) -> Value {
     let mut statuses: BTreeMap<&ObjectKey, &ObjectStatus> =
         statuses.iter().map(|status| (&status.object, status)).collect();
     let origins: Vec<Origin> = world.objects().map(Object::origin).collect();
+    let found = check(&world);
     let mut by_object: BTreeMap<(&str, &str, &str), Vec<&Problem>> = BTreeMap::new();
-    for problem in &problems {
+    for problem in problems.iter().chain(&found) {
         by_object.entry(problem.origin.object()).or_default().push(problem);
     }
     let mut objects = Vec::new();

@@ -39,14 +39,15 @@ pub fn read(directory: &Path) -> (Vec<Object>, Vec<Problem>) {
 /// the directory is empty; the watch ends when the receiver is dropped.
 ///
 /// # Errors
-/// The directory does not exist or cannot be watched.
+/// The directory does not exist.
 pub fn watch(directory: &Path) -> io::Result<mpsc::Receiver<Update>> {
     let directory = directory.canonicalize()?;
-    let mut changes = Changes::of(&directory).map_err(io::Error::other)?;
+    let mut changes = Changes::of(&directory);
     let (updates, receiver) = mpsc::channel(UPDATES);
     let follow = move || {
         let mut files = Files::default();
         let mut update = files.refresh(&directory);
+        update.problems.extend(changes.not_seen.clone());
         update.events.push(Event::Synced);
         let mut problems = update.problems.clone();
         while updates.blocking_send(update).is_ok() {
@@ -54,7 +55,8 @@ pub fn watch(directory: &Path) -> io::Result<mpsc::Receiver<Update>> {
                 if !changes.wait(&directory, || updates.is_closed()) {
                     return;
                 }
-                let update = files.refresh(&directory);
+                let mut update = files.refresh(&directory);
+                update.problems.extend(changes.not_seen.clone());
                 if !update.events.is_empty() || update.problems != problems {
                     break update;
                 }
@@ -66,59 +68,60 @@ pub fn watch(directory: &Path) -> io::Result<mpsc::Receiver<Update>> {
     Ok(receiver)
 }
 
-/// What the operating system says about changes of files.
+/// What the operating system says about changes of files. Where it says nothing, it is looked at intervals.
 struct Changes {
-    /// Dropped, it stops; none while the directory is away.
+    /// Dropped, it stops; none while the directory is away or cannot be watched.
     watcher: Option<notify::RecommendedWatcher>,
     /// Which directory is watched: one that was moved away is followed by the watcher, but is another.
     watched: Option<(u64, u64)>,
     heard: std_mpsc::Receiver<()>,
+    /// Why it cannot be watched.
+    not_seen: Option<Problem>,
 }
 
 impl Changes {
-    fn of(directory: &Path) -> notify::Result<Changes> {
+    fn of(directory: &Path) -> Changes {
         let (hear, heard) = std_mpsc::channel();
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let watched = identity(directory);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading is not a change; an error (lost events) is reason enough to look again.
             if event.as_ref().map_or(true, |event| !event.kind.is_access()) {
                 let _ = hear.send(());
             }
-        })?;
-        let watched = identity(directory);
-        watcher.watch(directory, RecursiveMode::Recursive)?;
-        Ok(Changes { watcher: Some(watcher), watched, heard })
+        });
+        let watcher = watcher.and_then(|mut watcher| {
+            watcher.watch(directory, RecursiveMode::Recursive)?;
+            Ok(watcher)
+        });
+        let not_seen = watcher.as_ref().err().filter(|_| watched.is_some()).map(|error| {
+            let message = format!("the directory cannot be watched, so it is read every second: {error}");
+            let place = Place { file: directory.display().to_string(), line: 1, column: 1 };
+            Problem { place: Some(place), ..Problem::new(Code::CHANGE_NOT_SEEN, Origin::default(), message) }
+        });
+        Changes { watcher: watcher.ok(), watched, heard, not_seen }
     }
 
-    /// Waits until something has changed and come to rest; false if `ended` says so first.
+    /// Waits until something may have changed and come to rest; false if `ended` says so first.
     fn wait(&mut self, directory: &Path, ended: impl Fn() -> bool) -> bool {
         loop {
             if ended() {
                 return false;
             }
             let changed = self.heard.recv_timeout(LOOK) == Ok(());
-            // Without a watcher, the channel is closed and would make this a busy loop.
             if self.watcher.is_none() {
+                // Nobody sends any more: without this it would be a busy loop.
                 thread::sleep(LOOK);
             }
-            if self.restart(directory) || changed {
+            if identity(directory) != self.watched || self.not_seen.is_some() {
+                *self = Changes::of(directory);
+                break;
+            }
+            if changed {
                 break;
             }
         }
         let patience = Instant::now() + PATIENCE;
         while Instant::now() < patience && self.heard.recv_timeout(QUIET) == Ok(()) {}
-        true
-    }
-
-    /// Watches a directory that has come in place of the watched one; whether something may have changed thereby.
-    fn restart(&mut self, directory: &Path) -> bool {
-        let now = identity(directory);
-        if now == self.watched {
-            return false;
-        }
-        match Changes::of(directory) {
-            Ok(changes) => *self = changes,
-            Err(_) => (self.watcher, self.watched) = (None, None),
-        }
         true
     }
 }

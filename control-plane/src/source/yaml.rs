@@ -31,6 +31,8 @@ const NODES_MAX: usize = 10_000_000;
 /// All documents of a file, without the empty ones.
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, NotYaml> {
     let options = serde_saphyr::options! {
+        // `value: yes` is the word, as in YAML 1.2; only `true` and `false` are booleans.
+        strict_booleans: true,
         budget: serde_saphyr::budget! {
             max_documents: DOCUMENTS_MAX,
             max_nodes: NODES_MAX,
@@ -187,10 +189,10 @@ mod tests {
 
     #[test]
     fn values_are_those_of_yaml() {
-        let text = "a: [1, -2, 1.5, true, null, text, \"7\", 10.96.0.1, 2024-01-01T00:00:00Z]\nb: {}\n";
+        let text = "a: [1, -2, 1.5, true, null, text, yes, \"7\", 10.96.0.1, 2024-01-01T00:00:00Z]\nb: {}\n";
         let documents = parse(text).expect("YAML");
         let expected = serde_json::json!({
-            "a": [1, -2, 1.5, true, null, "text", "7", "10.96.0.1", "2024-01-01T00:00:00Z"],
+            "a": [1, -2, 1.5, true, null, "text", "yes", "7", "10.96.0.1", "2024-01-01T00:00:00Z"],
             "b": {},
         });
         assert_eq!(to_value(&documents[0]), expected);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use gauze_model::listener::{Inbound, InboundPort, Listener, PortProtocol};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{annotation, pods, ports, services};
+use super::{Answer, annotation, pods, ports, services};
 use crate::problem::Problem;
 use crate::world::{ObjectKind, World, origin};
 
@@ -15,9 +15,13 @@ pub(super) fn inbound(
     namespace: &str,
     name: &str,
     problems: &mut Vec<Problem>,
-) -> Option<Listener> {
+) -> Option<Answer> {
     let pod = world.pod(namespace, name).filter(|pod| pods::is_meshed(pod))?;
     let addresses = pods::addresses(pod);
+    if addresses.is_empty() {
+        // Kubelet has not told yet: what a pod without addresses accepts is not decided.
+        return Some(Answer::Undecided);
+    }
     let strictness = pods::strictness(world, pod, problems);
     let mut ports = BTreeMap::new();
     for port in named_ports(world, pod, &addresses).into_iter().chain(strictness.ports.keys().copied()) {
@@ -25,14 +29,15 @@ pub(super) fn inbound(
             InboundPort { protocol: protocol(world, pod, &addresses, port), mtls: strictness.of(port) };
         ports.insert(port, port_of);
     }
-    Some(Listener::Inbound(Inbound {
+    let inbound = Inbound {
         origin: origin(ObjectKind::Pod, &pod.metadata),
         identity: pods::identity(world, pod),
         addresses,
         mtls: strictness.default,
         ports,
         mesh_networks: world.settings().mesh_networks.clone(),
-    }))
+    };
+    Some(Answer::from(Listener::Inbound(inbound)))
 }
 
 /// The ports that a Service leads to, or that a container declares.

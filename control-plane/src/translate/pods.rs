@@ -44,8 +44,12 @@ pub(super) fn transport(world: &World, pod: &Pod, port: u16) -> Transport {
 
 /// The pod that has this address now: not one that has ended, nor one on its node's network.
 pub(super) fn at(world: &World, address: IpAddr) -> Option<&Arc<Pod>> {
-    let live = world.pods_at(address).filter(|pod| !is_on_host_network(pod) && !has_ended(pod));
-    live.max_by_key(|pod| super::age(&pod.metadata))
+    world.pods_at(address).filter(|pod| owns(pod, address)).max_by_key(|pod| super::age(&pod.metadata))
+}
+
+/// Whether this address is the pod's own.
+pub(super) fn owns(pod: &Pod, address: IpAddr) -> bool {
+    is_at(pod, address) && !is_on_host_network(pod)
 }
 
 /// Whether a pod lives at this address, its own or its node's.

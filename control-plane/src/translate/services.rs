@@ -91,6 +91,13 @@ pub(super) fn is_headless(service: &Service) -> bool {
     matches!(address, None | Some("" | "None"))
 }
 
+/// The addresses at which a Service is dialled.
+pub(super) fn addresses_of(service: &Service) -> BTreeSet<IpAddr> {
+    let Some(spec) = &service.spec else { return BTreeSet::new() };
+    let texts = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    texts.filter_map(|text| text.parse().ok()).collect()
+}
+
 /// Whether a Service is only another name in DNS.
 pub(super) fn is_external_name(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName")

@@ -9,7 +9,7 @@ use std::{env, fs};
 
 use gauze_control_plane::source::directory;
 use gauze_control_plane::status::{self, Heard};
-use gauze_control_plane::translate::translate;
+use gauze_control_plane::translate::{check, translate};
 use gauze_control_plane::world::{MeshSettings, World};
 use gauze_model::listener::Mtls;
 use serde::Deserialize;
@@ -75,6 +75,7 @@ fn run(case: &str, input: &str) -> String {
         golden.resources.push((name.clone(), view::answer(&translation.answer)));
         golden.problems.extend(translation.problems.iter().map(ToString::to_string));
     }
+    golden.problems.extend(check(&world).iter().map(ToString::to_string));
     golden.problems.extend(source_problems.iter().map(ToString::to_string));
     golden.problems.sort();
     golden.problems.dedup();

@@ -1,5 +1,6 @@
 //! What a rule changes on the way, or that it redirects.
 
+use ::http::header::HOST;
 use ::http::{HeaderName, HeaderValue, StatusCode};
 use gauze_crds::gateway::{Header, HeaderFilter};
 use gauze_crds::grpc_route::GrpcRouteFilter;
@@ -133,8 +134,13 @@ fn pairs(given: &[Header], origin: &Origin) -> Result<Vec<(HeaderName, HeaderVal
 }
 
 fn header_name(name: &str, origin: &Origin) -> Result<HeaderName, Problem> {
-    HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| invalid(origin, format!("`{name}` is not a header name")))
+    let parsed = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| invalid(origin, format!("`{name}` is not a header name")))?;
+    if parsed == HOST {
+        let message = "the host is not changed as a header; write a filter `URLRewrite` with `hostname`";
+        return Err(invalid(origin, message.to_owned()));
+    }
+    Ok(parsed)
 }
 
 fn rewrite(given: &UrlRewrite, origin: &Origin) -> Result<Rewrite, Problem> {

@@ -1,0 +1,124 @@
+//! What is wrong with objects that have no status of their own: pods, Services, slices, namespaces.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use gauze_model::Code;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{age, annotation_path, pods, services};
+use crate::problem::Problem;
+use crate::world::{Object, ObjectKind, World, origin};
+
+/// What comes before the name of each of our annotations.
+const PREFIX: &str = "gauze.dev/";
+/// The annotations that mean something, without the prefix.
+const ANNOTATIONS: [&str; 11] = [
+    "inject",
+    "skip-inbound-ports",
+    "skip-outbound-ports",
+    "skip-outbound-cidrs",
+    "opaque-ports",
+    "mtls",
+    "log-level",
+    "access-log",
+    "cpu",
+    "memory",
+    "redirect",
+];
+
+/// All that is wrong with such objects, each thing once.
+pub fn check(world: &World) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut claims = Claims::default();
+    for object in world.objects() {
+        match object {
+            Object::Namespace(namespace) => {
+                annotations(ObjectKind::Namespace, &namespace.metadata, &mut problems)
+            }
+            Object::Pod(pod) => {
+                annotations(ObjectKind::Pod, &pod.metadata, &mut problems);
+                if pods::is_meshed(pod) {
+                    pods::strictness(world, pod, &mut problems);
+                    let own = pods::addresses(pod).into_iter();
+                    for address in own.filter(|address| pods::owns(pod, *address)) {
+                        claims.add(address, ObjectKind::Pod, &pod.metadata);
+                    }
+                }
+            }
+            Object::Service(service) => {
+                annotations(ObjectKind::Service, &service.metadata, &mut problems);
+                for address in services::addresses_of(service) {
+                    claims.add(address, ObjectKind::Service, &service.metadata);
+                }
+                for (_, port) in services::tcp_ports(service) {
+                    services::endpoints(world, service, port, &mut problems);
+                }
+            }
+            Object::ServiceAccount(_)
+            | Object::EndpointSlice(_)
+            | Object::HttpRoute(_)
+            | Object::GrpcRoute(_)
+            | Object::TrafficSplit(_)
+            | Object::TrafficPolicy(_) => {}
+        }
+    }
+    claims.check(world, &mut problems);
+    let mut seen = BTreeSet::new();
+    problems.retain(|problem| seen.insert((problem.origin.clone(), problem.code, problem.message.clone())));
+    problems
+}
+
+/// An annotation of ours that means nothing is a slip of the pen.
+fn annotations(kind: ObjectKind, metadata: &ObjectMeta, problems: &mut Vec<Problem>) {
+    for key in metadata.annotations.iter().flat_map(|annotations| annotations.keys()) {
+        let Some(name) = key.strip_prefix(PREFIX).filter(|name| !ANNOTATIONS.contains(name)) else {
+            continue;
+        };
+        let message = format!("gauze knows no annotation `{name}`; it knows {}", ANNOTATIONS.join(", "));
+        problems.push(Problem::new(
+            Code::UNKNOWN_FIELD,
+            origin(kind, metadata).at(annotation_path(key)),
+            message,
+        ));
+    }
+}
+
+/// Who says that an address is its own.
+#[derive(Default)]
+struct Claims<'w> {
+    by_address: BTreeMap<IpAddr, Vec<(ObjectKind, &'w ObjectMeta)>>,
+}
+
+impl<'w> Claims<'w> {
+    fn add(&mut self, address: IpAddr, kind: ObjectKind, metadata: &'w ObjectMeta) {
+        self.by_address.entry(address).or_default().push((kind, metadata));
+    }
+
+    fn check(mut self, world: &World, problems: &mut Vec<Problem>) {
+        for (address, claims) in &mut self.by_address {
+            // As `outbound/` chooses: Services before pods, the oldest Service, the youngest pod.
+            claims.sort_by(|(kind, metadata), (other_kind, other)| {
+                let by_age = match kind {
+                    ObjectKind::Pod => age(other).cmp(&age(metadata)),
+                    _ => age(metadata).cmp(&age(other)),
+                };
+                (*kind == ObjectKind::Pod).cmp(&(*other_kind == ObjectKind::Pod)).then(by_age)
+            });
+            let Some(((kind, holder), others)) = claims.split_first() else { continue };
+            let holder = origin(*kind, holder);
+            for (kind, metadata) in others {
+                let message = format!(
+                    "{holder} has the address {address} too, and connections to it go there; give each its own"
+                );
+                problems.push(Problem::new(Code::ADDRESS_SHARED, origin(*kind, metadata), message));
+            }
+            if !world.settings().mesh_networks.iter().any(|network| network.contains(address)) {
+                let message = format!(
+                    "{address} lies outside the mesh networks, so connections to it pass by the mesh; add its network to them"
+                );
+                problems.push(Problem::new(Code::OUTSIDE_MESH_NETWORKS, holder, message));
+            }
+        }
+    }
+}
