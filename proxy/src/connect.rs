@@ -51,7 +51,7 @@ pub(crate) struct Pool {
     http1: RefCell<VecDeque<Idle>>,
 }
 
-type Opening = Option<Result<(), Refusal>>;
+type Opening = Option<Result<Rc<Http2>, Refusal>>;
 
 struct Http2 {
     sender: http2::SendRequest<Outgoing>,
@@ -207,13 +207,14 @@ impl Pool {
         worker: &Rc<Worker>,
         to: &Arc<EndpointTarget>,
     ) -> Result<(StreamHeld, bool), Refusal> {
-        if let Some(stream) = self.free_stream() {
-            return Ok((stream, true));
-        }
         loop {
-            self.opened(worker, to).await?;
             if let Some(stream) = self.free_stream() {
-                return Ok((stream, false));
+                return Ok((stream, true));
+            }
+            let connection = self.opened(worker, to).await?;
+            // However short its life may be: each connection that was opened carries who waited for it.
+            if connection.has_room() {
+                return Ok((StreamHeld::new(&connection), false));
             }
         }
     }
@@ -226,7 +227,11 @@ impl Pool {
     }
 
     /// Waits for the connection that is being opened; opens one if none is.
-    async fn opened(self: &Rc<Self>, worker: &Rc<Worker>, to: &Arc<EndpointTarget>) -> Result<(), Refusal> {
+    async fn opened(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        to: &Arc<EndpointTarget>,
+    ) -> Result<Rc<Http2>, Refusal> {
         let opening = self.opening.borrow().clone();
         let mut opening = match opening {
             Some(opening) => opening,
@@ -243,7 +248,8 @@ impl Pool {
         let (pool, worker, to) = (Rc::clone(self), Rc::clone(worker), Arc::clone(to));
         tokio::task::spawn_local(async move {
             let opened = open_http2(&worker, &to).await;
-            let opened = opened.map(|connection| pool.http2.borrow_mut().push(Rc::new(connection)));
+            let opened =
+                opened.map(Rc::new).inspect(|opened| pool.http2.borrow_mut().push(Rc::clone(opened)));
             pool.opening.borrow_mut().take();
             // Nobody waits any more: the connection is in the pool for the next one.
             let _ = done.send(Some(opened));
