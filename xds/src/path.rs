@@ -14,7 +14,7 @@ pub(crate) struct Fault {
     code: Code,
     path: String,
     problem: String,
-    origin: Option<Origin>,
+    origin: Option<Box<Origin>>,
 }
 
 impl Fault {
@@ -69,7 +69,7 @@ impl At for Fault {
 
     fn by(mut self, origin: &Origin) -> Fault {
         if self.origin.is_none() && *origin != Origin::default() {
-            self.origin = Some(origin.clone());
+            self.origin = Some(Box::new(origin.clone()));
         }
         self
     }
@@ -134,7 +134,7 @@ mod tests {
     fn the_most_precise_origin_stays() {
         let (rule, table) = (Origin::default().at("spec.rules[0]"), Origin::default().at("spec"));
         let fault = Fault::new("x").by(&rule).by(&table);
-        assert_eq!(fault.origin, Some(rule));
+        assert_eq!(fault.origin.as_deref(), Some(&rule));
     }
 
     #[test]

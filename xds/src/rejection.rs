@@ -25,7 +25,7 @@ pub struct Rejection {
     /// What is wrong with it.
     pub problem: String,
     /// The user's object and field behind it, as far as it was read.
-    pub origin: Option<Origin>,
+    pub origin: Option<Box<Origin>>,
 }
 
 /// The `error_detail` of a NACK.
@@ -79,7 +79,7 @@ fn from_resource_error(kind: Kind, error: ResourceError) -> Option<Rejection> {
     let name = error.resource_name?.name;
     let rpc::Status { message, details, .. } = error.error_detail.unwrap_or_default();
     let origin = details.iter().find_map(unpack::<ListValue>);
-    let origin = origin.and_then(|list| origin_from_list(list).ok());
+    let origin = origin.and_then(|list| origin_from_list(list).ok()).map(Box::new);
     let reason = details.iter().find_map(unpack::<ErrorInfo>).filter(|reason| reason.domain == DOMAIN);
     let code = reason.and_then(|reason| reason.reason.parse().ok()).unwrap_or(Code::CONFIGURATION_REFUSED);
     let violation = details.iter().find_map(unpack::<BadRequest>);
@@ -143,6 +143,7 @@ mod tests {
     use super::*;
 
     fn rejection(name: &str, origin: Option<Origin>) -> Rejection {
+        let origin = origin.map(Box::new);
         let (path, problem) = ("route.timeout".to_owned(), "not supported".to_owned());
         let code = Code::CONFIGURATION_UNSUPPORTED;
         Rejection { kind: Kind::Routes, name: name.to_owned(), code, path, problem, origin }

@@ -60,7 +60,7 @@ pub(crate) fn upstream(alpn: &str) -> core::TransportSocket {
     })
 }
 
-fn socket(context: impl prost::Message + prost::Name) -> core::TransportSocket {
+fn socket(context: impl prost::Name) -> core::TransportSocket {
     core::TransportSocket {
         name: "envoy.transport_sockets.tls".to_owned(),
         config_type: Some(ConfigType::TypedConfig(pack_any(context))),

@@ -136,7 +136,7 @@ fn state(held: &Held, wanted: &Answer) -> HoldingState {
             HoldingState::Refused {
                 path: rejection.path.clone(),
                 problem: rejection.problem.clone(),
-                origin: rejection.origin.clone(),
+                origin: rejection.origin.as_deref().cloned(),
             }
         }
         _ if is_current(held, wanted) => HoldingState::Current,

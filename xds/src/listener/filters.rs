@@ -20,7 +20,7 @@ use crate::path::{At as _, Fault, Read, each, refuse, required, same};
 use crate::values::{ads, boolean, duration, read_ads, read_cluster_name, read_name, unpack};
 
 /// A listener filter without settings.
-pub(super) fn listener_filter(name: &str, config: impl prost::Message + prost::Name) -> ListenerFilter {
+pub(super) fn listener_filter(name: &str, config: impl prost::Name) -> ListenerFilter {
     ListenerFilter {
         name: name.to_owned(),
         filter_disabled: None,
@@ -28,7 +28,7 @@ pub(super) fn listener_filter(name: &str, config: impl prost::Message + prost::N
     }
 }
 
-fn network_filter(name: &str, config: impl prost::Message + prost::Name) -> Filter {
+fn network_filter(name: &str, config: impl prost::Name) -> Filter {
     Filter { name: name.to_owned(), config_type: Some(ConfigType::TypedConfig(pack_any(config))) }
 }
 

@@ -1,0 +1,216 @@
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route::Action as ActionKind;
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use gauze_model::cluster::CONNECT_TIMEOUT;
+use gauze_model::route::{
+    Action, Backend, Filters, HeaderChange, HeaderMatch, HostPattern, PathChange, PathMatch, Pattern,
+    QueryMatch, Redirect, Rewrite, RouteMatch, ValueMatch, VirtualHost,
+};
+use gauze_model::snapshot::Resource;
+use gauze_model::{Name, RouteRule, RouteTable};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use prost::Message;
+
+use super::{Add, add, every_field_counts, name, origin};
+use crate::{from_xds, to_xds};
+
+/// A forwarding, a redirecting and an answering rule, each with all that a rule can have.
+fn routes() -> (Name, Resource) {
+    let change = HeaderChange {
+        set: vec![(HeaderName::from_static("x-set"), HeaderValue::from_static("50%"))],
+        add: vec![(HeaderName::from_static("x-add"), HeaderValue::from_static("b"))],
+        remove: vec![HeaderName::from_static("x-remove")],
+    };
+    let backend = Backend {
+        cluster: name("cluster/shop/v1/80"),
+        weight: 3,
+        request_headers: change.clone(),
+        response_headers: change.clone(),
+    };
+    let matches = RouteMatch {
+        path: PathMatch::Prefix("/cart".into()),
+        method: Some(Method::GET),
+        headers: vec![HeaderMatch {
+            name: HeaderName::from_static("x"),
+            value: ValueMatch::Exact("y".into()),
+        }],
+        query: vec![QueryMatch { name: "q".into(), value: ValueMatch::Regex(Pattern::new("a+").unwrap()) }],
+    };
+    let rewrite = Rewrite { host: Some("cart".into()), path: Some(PathChange::ReplacePrefix("/".into())) };
+    let redirect = Redirect {
+        scheme: Some("https".into()),
+        host: Some("cart".into()),
+        port: Some(8443),
+        path: Some(PathChange::ReplaceFull("/".into())),
+        status: StatusCode::FOUND,
+    };
+    let rule = |action, rewrite| RouteRule {
+        origin: origin("spec.rules[0]"),
+        matches: matches.clone(),
+        filters: Filters { request_headers: change.clone(), response_headers: change.clone(), rewrite },
+        action,
+    };
+    let rules = vec![
+        rule(Action::Forward(vec![backend]), rewrite),
+        rule(Action::Redirect(redirect), Rewrite::default()),
+        rule(Action::Respond(StatusCode::IM_A_TEAPOT), Rewrite::default()),
+    ];
+    let host = VirtualHost { domains: vec![HostPattern::Any], rules };
+    let table = RouteTable::from_hosts(origin("spec"), vec![host]);
+    (name("routes/shop/cart/80"), Resource::Routes(Arc::new(table)))
+}
+
+type Routes = route::RouteConfiguration;
+
+fn rule(routes: &mut Routes, index: usize) -> &mut route::Route {
+    &mut routes.virtual_hosts[0].routes[index]
+}
+
+fn matches(routes: &mut Routes) -> &mut route::RouteMatch {
+    rule(routes, 0).r#match.as_mut().unwrap()
+}
+
+fn header_value(routes: &mut Routes) -> &mut StringMatcher {
+    match &mut matches(routes).headers[1].header_match_specifier {
+        Some(HeaderMatchSpecifier::StringMatch(value)) => value,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn query_value(routes: &mut Routes) -> &mut StringMatcher {
+    match &mut matches(routes).query_parameters[0].query_parameter_match_specifier {
+        Some(QueryParameterMatchSpecifier::StringMatch(value)) => value,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn forward(routes: &mut Routes) -> &mut route::RouteAction {
+    match &mut rule(routes, 0).action {
+        Some(ActionKind::Route(action)) => action,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn shares(routes: &mut Routes) -> &mut route::WeightedCluster {
+    match &mut forward(routes).cluster_specifier {
+        Some(ClusterSpecifier::WeightedClusters(shares)) => shares,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn redirect(routes: &mut Routes) -> &mut route::RedirectAction {
+    match &mut rule(routes, 1).action {
+        Some(ActionKind::Redirect(redirect)) => redirect,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn answer(routes: &mut Routes) -> &mut route::DirectResponseAction {
+    match &mut rule(routes, 2).action {
+        Some(ActionKind::DirectResponse(answer)) => answer,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_field_of_a_route_table_is_dropped() {
+    let check = |what, labels: &[u32], add_to: Add<Routes>| {
+        every_field_counts(what, &routes(), labels, add_to);
+    };
+    // name, virtual_clusters and metadata of a host; name, decorator and stat_prefix of a route; engine of a pattern
+    check("RouteConfiguration", &[], &|routes, field| add(routes, field));
+    check("VirtualHost", &[1, 5, 24], &|routes, field| add(&mut routes.virtual_hosts[0], field));
+    check("Route", &[14, 5, 19], &|routes, field| add(rule(routes, 0), field));
+    check("RouteMatch", &[], &|routes, field| add(matches(routes), field));
+    check("HeaderMatcher", &[], &|routes, field| add(&mut matches(routes).headers[1], field));
+    check("HeaderMatcher of a method", &[], &|routes, field| add(&mut matches(routes).headers[0], field));
+    check("StringMatcher of a header", &[], &|routes, field| add(header_value(routes), field));
+    check("QueryParameterMatcher", &[], &|routes, field| {
+        add(&mut matches(routes).query_parameters[0], field)
+    });
+    check("StringMatcher of a query", &[], &|routes, field| add(query_value(routes), field));
+    check("RouteAction", &[], &|routes, field| add(forward(routes), field));
+    check("WeightedCluster", &[], &|routes, field| add(shares(routes), field));
+    check("ClusterWeight", &[], &|routes, field| add(&mut shares(routes).clusters[0], field));
+    // keep_empty_value of a value that is not empty
+    check("HeaderValueOption", &[4], &|routes, field| {
+        add(&mut rule(routes, 0).request_headers_to_add[0], field)
+    });
+    check("HeaderValue", &[], &|routes, field| {
+        add(rule(routes, 0).request_headers_to_add[0].header.as_mut().unwrap(), field)
+    });
+    check("RegexMatchAndSubstitute", &[], &|routes, field| {
+        add(forward(routes).regex_rewrite.as_mut().unwrap(), field)
+    });
+    check("RedirectAction", &[], &|routes, field| add(redirect(routes), field));
+    check("DirectResponseAction", &[], &|routes, field| add(answer(routes), field));
+}
+
+// What a refusal says.
+
+type Break = fn(&mut Routes);
+
+#[test]
+fn a_refusal_names_the_field_and_what_the_user_wrote() {
+    let cases: [(Break, &str, &str); 8] = [
+        (
+            |routes| forward(routes).timeout = Some(crate::values::duration(CONNECT_TIMEOUT)),
+            "virtual_hosts[0].routes[0].route.timeout: not supported",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| forward(routes).request_mirror_policies.push(Default::default()),
+            "virtual_hosts[0].routes[0].route.request_mirror_policies: not supported",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| rule(routes, 1).r#match.as_mut().unwrap().headers[1].invert_match = true,
+            "virtual_hosts[0].routes[1].match.headers[1].invert_match: not supported",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| shares(routes).clusters[0].name = "routes/a/b/80".into(),
+            "virtual_hosts[0].routes[0].route.weighted_clusters.clusters[0].name: `routes/a/b/80` is not the name of a cluster",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| header_value(routes).match_pattern = None,
+            "virtual_hosts[0].routes[0].match.headers[1].string_match: only `exact` and `safe_regex` are supported",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| {
+                rule(routes, 2).request_headers_to_add[1].header.as_mut().unwrap().value =
+                    "%PROTOCOL%".into();
+            },
+            "virtual_hosts[0].routes[2].request_headers_to_add[1].header.value: commands (`%…%`) are not supported",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| routes.virtual_hosts[0].domains.push("*-cart".into()),
+            "virtual_hosts[0].domains[1]: `*-cart`: only `*.` and a host is supported",
+            "spec",
+        ),
+        (
+            |routes| routes.ignore_port_in_host_matching = false,
+            "ignore_port_in_host_matching: anything but `true` is not supported",
+            "spec",
+        ),
+    ];
+    let (name, resource) = routes();
+    for (break_it, refusal, path) in cases {
+        let mut message = to_xds(&name, &resource);
+        let packed = &mut message.resource.as_mut().unwrap().value;
+        let mut changed = Routes::decode(packed.as_slice()).unwrap();
+        break_it(&mut changed);
+        *packed = changed.encode_to_vec();
+        let refused = from_xds(resource.kind(), &message).unwrap_err();
+        assert_eq!(refused.to_string(), format!("{name}: {refusal}"));
+        assert_eq!(refused.origin.as_deref(), Some(&origin(path)));
+    }
+}
