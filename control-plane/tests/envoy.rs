@@ -1,5 +1,7 @@
 //! Envoy itself accepts what we make of every golden case (`tests/translate`).
 
+#![allow(clippy::unwrap_used)] // what helps a test is test
+
 #[path = "../../xds/src/envoy.rs"]
 mod envoy;
 

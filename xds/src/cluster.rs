@@ -5,6 +5,7 @@
 //! protocol is not declared is opaque to Envoy.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
@@ -48,7 +49,8 @@ pub(crate) fn write(name: &Name, of: &Cluster) -> cluster::Cluster {
         common_lb_config: Some(no_panic()),
         circuit_breakers: Some(write_limits(*limits)),
         typed_extension_protocol_options: http_options(*protocol),
-        transport_socket_matches: transport_sockets(*protocol),
+        transport_socket_matches: vec![plain_socket()],
+        transport_socket: Some(mesh_socket(*protocol)),
         metadata: Some(facts.into_metadata()),
         ..cluster::Cluster::default()
     }
@@ -64,10 +66,7 @@ pub(crate) fn read(of: cluster::Cluster) -> Read<Cluster> {
     Ok(Cluster { origin, protocol, balance, limits, connect_timeout })
 }
 
-fn read_settings(
-    of: cluster::Cluster,
-    protocol: PortProtocol,
-) -> Read<(Balance, Limits, std::time::Duration)> {
+fn read_settings(of: cluster::Cluster, protocol: PortProtocol) -> Read<(Balance, Limits, Duration)> {
     let cluster::Cluster {
         transport_socket_matches,
         transport_socket_matcher,
@@ -129,7 +128,7 @@ fn read_settings(
     refuse!(dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers);
     refuse!(use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config);
     refuse!(wait_for_warm_on_init, outlier_detection, cleanup_interval, upstream_bind_config);
-    refuse!(lb_subset_config, transport_socket, protocol_selection, upstream_connection_options);
+    refuse!(lb_subset_config, protocol_selection, upstream_connection_options);
     refuse!(close_connections_on_host_health_failure, ignore_health_on_host_removal, filters);
     refuse!(lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config);
     refuse!(track_cluster_stats, preconnect_policy, connection_pool_per_downstream_connection);
@@ -140,7 +139,8 @@ fn read_settings(
     same(&common_lb_config, &Some(no_panic())).at("common_lb_config")?;
     same(&typed_extension_protocol_options, &http_options(protocol))
         .at("typed_extension_protocol_options")?;
-    same(&transport_socket_matches, &transport_sockets(protocol)).at("transport_socket_matches")?;
+    same(&transport_socket_matches, &vec![plain_socket()]).at("transport_socket_matches")?;
+    same(&transport_socket, &Some(mesh_socket(protocol))).at("transport_socket")?;
     let connect_timeout = connect_timeout.map(|timeout| read_duration(timeout).at("connect_timeout"));
     Ok((
         read_balance(lb_policy, load_balancing_policy)?,
@@ -294,29 +294,27 @@ fn http_options(protocol: PortProtocol) -> HashMap<String, protobuf::Any> {
     HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack_any(options))])
 }
 
-/// What is marked as plain is dialled as it is, everything else with mesh TLS: a mistake in a mark costs
-/// a connection, never its secrecy.
-fn transport_sockets(protocol: PortProtocol) -> Vec<TransportSocketMatch> {
-    let alpn = match protocol {
-        PortProtocol::Http => tls::HTTP1,
-        PortProtocol::Http2 | PortProtocol::Grpc => tls::HTTP2,
-        PortProtocol::Detect | PortProtocol::Tls | PortProtocol::Opaque => tls::TCP,
-    };
+/// What is marked as plain is dialled as it is. Everything else is dialled with mesh TLS, the cluster's own socket,
+/// so that a mistake in a mark costs a connection, never its secrecy. (A match of everything would not do: Envoy would
+/// find it for the endpoint before it looks at the group, where the mark is.)
+fn plain_socket() -> TransportSocketMatch {
     let raw = core::TransportSocket {
         name: "envoy.transport_sockets.raw_buffer".to_owned(),
         config_type: Some(ConfigType::TypedConfig(pack_any(RawBuffer {}))),
     };
-    let plain = TransportSocketMatch {
+    TransportSocketMatch {
         name: "plain".to_owned(),
         r#match: Some(plain_match()),
         transport_socket: Some(raw),
-    };
-    let mesh = TransportSocketMatch {
-        name: "mesh".to_owned(),
-        r#match: None,
-        transport_socket: Some(tls::upstream(alpn)),
-    };
-    vec![plain, mesh]
+    }
+}
+
+fn mesh_socket(protocol: PortProtocol) -> core::TransportSocket {
+    tls::upstream(match protocol {
+        PortProtocol::Http => tls::HTTP1,
+        PortProtocol::Http2 | PortProtocol::Grpc => tls::HTTP2,
+        PortProtocol::Detect | PortProtocol::Tls | PortProtocol::Opaque => tls::TCP,
+    })
 }
 
 fn speaks_http2(protocol: PortProtocol) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Endpoints that follow each other and are dialled alike stand in one group, whose metadata says how: an identity
 //! where mesh TLS is spoken, `envoy.transport_socket_match: {plain: true}` where it is not. So what is not marked as
-//! plain is never dialled in plaintext, by Envoy either (see the cluster's `transport_socket_matches`), and an identity
+//! plain is never dialled in plaintext, by Envoy either (see the cluster's `transport_socket`), and an identity
 //! crosses the wire once, not five thousand times. Envoy knows no weight of 0: such an endpoint is `DEGRADED`, chosen
 //! only while no other can be.
 

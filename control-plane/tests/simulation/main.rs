@@ -4,6 +4,8 @@
 //!
 //! `GAUZE_SEED=n` replays one seed.
 
+#![allow(clippy::unwrap_used)] // what helps a test is test
+
 mod mesh;
 mod objects;
 
