@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::metrics::Metrics;
 use crate::permission::{self, Refusal};
-use crate::port::Peer;
+use crate::port::door::Peer;
 use crate::push::{Push, StreamId};
 
 /// The one method that is served.
@@ -99,7 +99,7 @@ impl Ads {
     fn open(&self, identity: &SpiffeId, first: &DeltaDiscoveryRequest) -> Result<OpenStream, Refusal> {
         let node_id = first.node.as_ref().map(|node| node.id.as_str()).unwrap_or_default();
         let workload = permission::admit(&self.push.world(), node_id, identity)?;
-        let (id, wake) = self.push.open(workload)?;
+        let (id, wake) = self.push.open(workload);
         info!(pod = node_id, "a proxy is connected");
         Ok(OpenStream { push: Arc::clone(&self.push), id, wake, pod: node_id.to_owned() })
     }

@@ -67,7 +67,11 @@ pub async fn run(
     logging: Logging,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let control_plane = ControlPlane::start(&settings, logging).await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let control_plane = tokio::select! {
+        started = ControlPlane::start(&settings, logging) => started?,
+        () = &mut shutdown => return Ok(()),
+    };
     println!("{}", control_plane.listening()?);
     control_plane.serve(shutdown).await
 }
@@ -143,7 +147,7 @@ impl ControlPlane {
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Certificates { authority, tokens, push, metrics, own } = self.services.certificates.clone();
         let tls = port::tls(authority.root(), Arc::clone(&self.own))?;
-        let connections = port::accept(self.grpc, tls, own.trust_domain.clone(), Arc::clone(&metrics));
+        let connections = port::door::open(self.grpc, tls, own.trust_domain.clone(), Arc::clone(&metrics));
         let mut stopping = self.services.ads.stopping.clone();
         let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
 
@@ -161,6 +165,7 @@ impl ControlPlane {
         }
         self.stop.send_replace(true);
         let _ = timeout(STOP_TIMEOUT, serving).await;
+        tasks.shutdown().await;
         Ok(())
     }
 }

@@ -35,9 +35,9 @@ pub struct Metrics {
     pub certificates_issued: IntCounter,
     /// By problem code.
     pub certificates_refused: IntCounterVec,
-    pub own_certificate_expiry: Gauge,
+    pub certificate_expiry: Gauge,
     pub handshakes_in_progress: IntGauge,
-    /// By reason: `tls`, `time`.
+    /// By reason: `tls`, `time`, `full`.
     pub handshakes_failed: IntCounterVec,
     pub workload_tokens: IntGauge,
 }
@@ -89,10 +89,10 @@ impl Metrics {
                 "Requests for a certificate that were refused",
                 "code",
             )?,
-            own_certificate_expiry: registered(
+            certificate_expiry: registered(
                 r,
                 Gauge::with_opts(opts(
-                    "own_certificate_expiry_seconds",
+                    "certificate_expiry_timestamp_seconds",
                     "Unix time at which the control plane's own leaf expires",
                 ))?,
             )?,

@@ -28,8 +28,8 @@ pub enum Refusal {
     Reserved { name: String, reserved: String, pod: String },
     #[error("a stream may be subscribed to {NAMES_MAX} names at most")]
     TooManyNames,
-    #[error("a pod may have {0} streams at most")]
-    TooManyStreams(usize),
+    #[error("newer streams of the same pod have taken its place")]
+    Replaced,
     #[error("the client did not take a response within {0:?}")]
     TooSlow(Duration),
     #[error("the control plane is stopping")]
@@ -46,7 +46,8 @@ impl From<Refusal> for Status {
                 Status::permission_denied(format!("{}: {text}", Code::POD_REFUSED))
             }
             Refusal::Reserved { .. } => Status::permission_denied(format!("{}: {text}", Code::NAME_RESERVED)),
-            Refusal::TooManyNames | Refusal::TooManyStreams(_) => Status::resource_exhausted(text),
+            Refusal::TooManyNames => Status::resource_exhausted(text),
+            Refusal::Replaced => Status::aborted(text),
             Refusal::TooSlow(_) => Status::deadline_exceeded(text),
             Refusal::Stopping => Status::unavailable(text),
         }

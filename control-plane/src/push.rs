@@ -12,11 +12,12 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use gauze_model::Name;
+use gauze_model::{Code, Kind, Name};
+use gauze_xds::delta::Held;
 use gauze_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout_at;
@@ -26,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::permission::{self, Refusal};
 use crate::problem::Problem;
 use crate::source::Update;
-use crate::status::Heard;
+use crate::status::{self, Heard};
 use crate::workload::Workload;
 use crate::world::{MeshSettings, Touched, World};
 use answers::Answers;
@@ -49,6 +50,7 @@ pub struct Push {
     metrics: Arc<Metrics>,
 }
 
+/// An ADS stream, by the order in which they were opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId(u64);
 
@@ -67,9 +69,11 @@ struct State {
 pub struct ProxyView {
     pub workload: Workload,
     pub connected: bool,
+    /// When its newest stream was opened.
     pub since: SystemTime,
-    pub heard: crate::status::Proxy,
-    pub holds: BTreeMap<(gauze_model::Kind, Name), gauze_xds::delta::Held>,
+    /// What it holds and should hold, and what is to be said of it in conditions.
+    pub heard: status::Proxy,
+    pub holds: BTreeMap<(Kind, Name), Held>,
 }
 
 impl Push {
@@ -115,10 +119,8 @@ impl Push {
     }
 
     /// Opens a stream for a pod that was admitted. The notification comes whenever something is owed to it.
-    ///
-    /// # Errors
-    /// The pod has too many streams.
-    pub fn open(&self, workload: Workload) -> Result<(StreamId, Arc<Notify>), Refusal> {
+    /// The oldest of a pod's streams ends when there are too many.
+    pub fn open(&self, workload: Workload) -> (StreamId, Arc<Notify>) {
         self.lock().open(workload, &self.metrics)
     }
 
@@ -198,20 +200,13 @@ impl State {
         for stream in self.streams.values_mut() {
             if touched.contains(&stream.workload.inbound()) && !stream.workload.exists_in(&self.world) {
                 info!(pod = %stream.workload, "the pod of this proxy is gone");
-                stream.lose_pod();
+                stream.end(Refusal::PodGone);
             }
         }
     }
 
-    fn open(&mut self, workload: Workload, metrics: &Metrics) -> Result<(StreamId, Arc<Notify>), Refusal> {
-        let earlier: Vec<StreamId> = self.streams_of(&workload).map(|(id, _)| *id).collect();
-        let open = earlier.iter().filter(|id| self.streams[*id].is_open()).count();
-        if open >= STREAMS_PER_POD_MAX {
-            return Err(Refusal::TooManyStreams(STREAMS_PER_POD_MAX));
-        }
-        for id in earlier.iter().filter(|id| !self.streams[*id].is_open()).copied().collect::<Vec<_>>() {
-            self.forget(id);
-        }
+    fn open(&mut self, workload: Workload, metrics: &Metrics) -> (StreamId, Arc<Notify>) {
+        self.make_room(&workload);
         self.opened += 1;
         let id = StreamId(self.opened);
         let stream = Stream::new(workload);
@@ -219,7 +214,20 @@ impl State {
         self.streams.insert(id, stream);
         metrics.streams.inc();
         self.count_connected(metrics);
-        Ok((id, wake))
+        (id, wake)
+    }
+
+    /// Forgets what earlier streams of a pod left behind, and ends its oldest if there are too many.
+    fn make_room(&mut self, workload: &Workload) {
+        let of_pod = self.streams.iter().filter(|(_, stream)| stream.workload.is_same_pod(workload));
+        let (open, left): (Vec<StreamId>, Vec<StreamId>) =
+            of_pod.map(|(id, _)| *id).partition(|id| self.streams[id].is_open());
+        left.into_iter().for_each(|id| self.forget(id));
+        if open.len() >= STREAMS_PER_POD_MAX
+            && let Some(oldest) = self.streams.get_mut(&open[0])
+        {
+            oldest.end(Refusal::Replaced);
+        }
     }
 
     fn hear(
@@ -239,14 +247,7 @@ impl State {
                 false => answers.unsubscribe(id, key),
             }
         }
-        for rejection in &heard.rejections {
-            let kind = format!("{:?}", rejection.kind).to_lowercase();
-            metrics.rejections.with_label_values(&[&kind]).inc();
-            warn!(pod = %stream.workload, code = %gauze_model::Code::CONFIGURATION_REFUSED, %rejection, "a proxy refused configuration");
-        }
-        for name in &heard.unreadable {
-            debug!(pod = %stream.workload, code = %gauze_model::Code::NAME_UNREADABLE, name, "a name that is none");
-        }
+        log_heard(&heard, &stream.workload, metrics);
         if heard.acknowledged || !heard.unsubscribed.is_empty() {
             stream.settle(answers);
         }
@@ -273,7 +274,8 @@ impl State {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.leave(now);
         let workload = stream.workload.clone();
-        if !workload.exists_in(&self.world) || self.streams_of(&workload).count() > 1 {
+        let others = self.streams.values().filter(|stream| stream.workload.is_same_pod(&workload));
+        if others.count() > 1 || !workload.exists_in(&self.world) {
             self.forget(id);
         }
         self.count_connected(metrics);
@@ -307,12 +309,6 @@ impl State {
         }
     }
 
-    fn streams_of<'s>(&'s self, workload: &'s Workload) -> impl Iterator<Item = (&'s StreamId, &'s Stream)> {
-        self.streams.iter().filter(move |(_, stream)| {
-            (&stream.workload.namespace, &stream.workload.pod) == (&workload.namespace, &workload.pod)
-        })
-    }
-
     fn count_connected(&self, metrics: &Metrics) {
         metrics.connected_proxies.set(count(self.streams.values().filter(|stream| stream.is_open()).count()));
     }
@@ -326,14 +322,29 @@ impl State {
 
 /// Tells each problem of the source once, and when it is gone.
 fn log_changes(former: &[Problem], current: &[Problem]) {
-    let text = |problem: &Problem| (problem.to_string(), problem.code.to_string());
-    let former: BTreeSet<_> = former.iter().map(text).collect();
-    let current: BTreeSet<_> = current.iter().map(text).collect();
-    for (problem, code) in current.difference(&former) {
-        warn!(code, "{problem}");
+    let by_text = |problems: &'_ [Problem]| -> BTreeMap<String, Problem> {
+        problems.iter().map(|problem| (problem.to_string(), problem.clone())).collect()
+    };
+    let (former, current) = (by_text(former), by_text(current));
+    for (_, problem) in current.iter().filter(|(text, _)| !former.contains_key(*text)) {
+        let Problem { code, origin, place, message } = problem;
+        let place = place.as_ref().map(ToString::to_string);
+        warn!(%code, %origin, place, "{message}");
     }
-    for (problem, code) in former.difference(&current) {
-        info!(code, "no longer: {problem}");
+    for (text, problem) in former.iter().filter(|(text, _)| !current.contains_key(*text)) {
+        info!(code = %problem.code, "no longer: {text}");
+    }
+}
+
+fn log_heard(heard: &gauze_xds::delta::Heard, workload: &Workload, metrics: &Metrics) {
+    for rejection in &heard.rejections {
+        let kind = format!("{:?}", rejection.kind).to_lowercase();
+        metrics.rejections.with_label_values(&[&kind]).inc();
+        let code = Code::CONFIGURATION_REFUSED;
+        warn!(pod = %workload, %code, %rejection, "a proxy refused configuration");
+    }
+    for name in &heard.unreadable {
+        debug!(pod = %workload, code = %Code::NAME_UNREADABLE, name, "a proxy asked for a name that is none");
     }
 }
 

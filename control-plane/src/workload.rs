@@ -49,6 +49,11 @@ impl Workload {
         Workload::find(world, &self.namespace, &self.pod).as_ref() == Some(self)
     }
 
+    /// Whether both are the pod of this name, or one that took its name.
+    pub fn is_same_pod(&self, other: &Workload) -> bool {
+        (&self.namespace, &self.pod) == (&other.namespace, &other.pod)
+    }
+
     /// Who this workload is in the mesh.
     pub fn identity(&self, trust_domain: &str) -> SpiffeId {
         SpiffeId::new(trust_domain, &self.namespace, &self.service_account)

@@ -20,7 +20,8 @@ pub(super) struct Stream {
     pub(super) delta: DeltaServer,
     opened: SystemTime,
     left: Option<Instant>,
-    pod_gone: bool,
+    /// Why it must end.
+    ended: Option<Refusal>,
     owed: Owed,
     /// The origins of answers that it may still hold though they are no longer given: who moved a
     /// route away wants to know when nobody follows it any more.
@@ -43,7 +44,7 @@ impl Stream {
             delta: DeltaServer::new(),
             opened: SystemTime::now(),
             left: None,
-            pod_gone: false,
+            ended: None,
             owed: Owed::default(),
             former: BTreeMap::new(),
             wake: Arc::default(),
@@ -71,8 +72,9 @@ impl Stream {
         self.left.is_some_and(|left| now.duration_since(left) > remembered)
     }
 
-    pub(super) fn lose_pod(&mut self) {
-        self.pod_gone = true;
+    /// Lets it end as soon as it asks what it is owed.
+    pub(super) fn end(&mut self, why: Refusal) {
+        self.ended = Some(why);
         self.wake.notify_one();
     }
 
@@ -90,10 +92,10 @@ impl Stream {
 
     /// What is owed; from now on nothing is.
     pub(super) fn take_owed(&mut self) -> Result<Owed, Refusal> {
-        if self.pod_gone {
-            return Err(Refusal::PodGone);
+        match &self.ended {
+            Some(why) => Err(why.clone()),
+            None => Ok(std::mem::take(&mut self.owed)),
         }
-        Ok(std::mem::take(&mut self.owed))
     }
 
     /// Forgets the former answers of names that it now holds as they are.

@@ -69,7 +69,7 @@ impl Proxy<'_> {
 
     fn reconnect<'p>(push: &'p Push, pod: &str, mut client: DeltaClient) -> Proxy<'p> {
         let workload = Workload::find(&push.world(), "shop", pod).unwrap();
-        let (id, _wake) = push.open(workload).unwrap();
+        let (id, _wake) = push.open(workload);
         let hello = client.hello();
         let mut proxy = Proxy { push, id, client, received: Vec::new() };
         proxy.say(hello);
@@ -256,13 +256,27 @@ fn a_pod_counts_once_whatever_it_left_behind() {
 }
 
 #[test]
-fn a_pod_has_a_few_streams_at_most() {
+fn a_pod_has_a_few_streams_at_most_and_the_newest_stay() {
     let push = push_of([pod("a")]);
     let workload = Workload::find(&push.world(), "shop", "a").unwrap();
-    for _ in 0..STREAMS_PER_POD_MAX {
-        push.open(workload.clone()).unwrap();
+    let ids: Vec<StreamId> = (0..=STREAMS_PER_POD_MAX).map(|_| push.open(workload.clone()).0).collect();
+    assert_eq!(push.owed(ids[0]), Err(Refusal::Replaced));
+    assert!(ids[1..].iter().all(|id| push.owed(*id).is_ok()));
+}
+
+#[tokio::test]
+async fn changes_in_a_row_become_one() {
+    let push = push_of([service(1)]);
+    let before = push.metrics.world_updates.get();
+    let (sender, updates) = mpsc::channel(10);
+    for number in 2..=6 {
+        let events = vec![Event::Apply(service(number))];
+        sender.send(Update { events, problems: Vec::new() }).await.unwrap();
     }
-    assert_eq!(push.open(workload).err(), Some(Refusal::TooManyStreams(STREAMS_PER_POD_MAX)));
+    drop(sender);
+    push.follow(updates).await;
+    assert_eq!(push.metrics.world_updates.get() - before, 1);
+    assert_eq!(push.world().objects().count(), 6);
 }
 
 #[test]
