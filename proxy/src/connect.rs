@@ -378,14 +378,26 @@ fn broken(to: &EndpointTarget, code: Code, error: &dyn std::error::Error) -> Ref
     Refusal::new(code, format!("{}: {error}{innermost}", to.peer.address))
 }
 
-/// When a mesh connection stops taking requests: a fifth of its leaf's remaining life before the end of
-/// it, at most a minute, so that what is in flight then can finish.
-pub(crate) fn retire_at(stream: &Stream) -> Option<Instant> {
-    let left = stream.leaf_expiry()?.duration_since(SystemTime::now()).unwrap_or_default();
-    Some(Instant::now() + left.saturating_sub((left / 5).min(RETIRE_BEFORE)))
+/// When we send no more requests on a mesh connection: what is in flight then must end before the
+/// earlier of its two leaves expires.
+fn retire_at(stream: &Stream) -> Option<Instant> {
+    at_remaining(stream, 0.4, RETIRE_BEFORE)
+}
+
+/// When we tell the other side to send no more (GOAWAY). It knows the same two leaves, and retires the
+/// connection earlier by itself: a request that is under way while GOAWAY is, is lost (h2 acknowledges
+/// the warning before it writes what it has queued).
+pub(crate) fn dismiss_at(stream: &Stream) -> Option<Instant> {
+    at_remaining(stream, 0.2, RETIRE_BEFORE / 2)
 }
 
 const RETIRE_BEFORE: Duration = Duration::from_secs(60);
+
+/// When this share of what is left of its leaves remains, at most `before` their expiry.
+fn at_remaining(stream: &Stream, share: f32, before: Duration) -> Option<Instant> {
+    let left = stream.leaf_expiry()?.duration_since(SystemTime::now()).unwrap_or_default();
+    Some(Instant::now() + left.saturating_sub(left.mul_f32(share).min(before)))
+}
 
 impl Http2 {
     fn is_fresh(&self, now: Instant) -> bool {

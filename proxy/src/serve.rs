@@ -38,7 +38,7 @@ pub(crate) fn http1(caller: Caller, stream: Stream) -> impl Future<Output = io::
     let caller = Rc::new(caller);
     let carrier = Rc::clone(&caller);
     let settings = Rc::clone(&worker.http1);
-    let until = until(worker, connect::retire_at(&stream));
+    let until = until(worker, connect::dismiss_at(&stream));
     let served =
         h1::server::serve(stream, settings, until, async move |request| carrier.carry(request).await);
     // No `async` block: it would keep room for what it was made from, in each idle connection.
@@ -56,7 +56,7 @@ pub(crate) fn http1(caller: Caller, stream: Stream) -> impl Future<Output = io::
 /// The connection broke, or the client broke the rules.
 pub(crate) async fn http2(caller: Caller, stream: Stream) -> io::Result<()> {
     let worker = Rc::clone(caller.worker());
-    let until = pin!(until(Rc::clone(&worker), connect::retire_at(&stream)));
+    let until = pin!(until(Rc::clone(&worker), connect::dismiss_at(&stream)));
     let builder = http2_builder(&worker.proxy.settings.limits, caller.streams_max(), stream.mesh().is_some());
     let caller = Rc::new(caller);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -109,8 +109,8 @@ pub(crate) fn framing_limits(limits: &LimitSettings) -> framing::Limits {
 }
 
 /// Completes when the connection should take no more requests.
-async fn until(worker: Rc<Worker>, retire_at: Option<Instant>) {
-    let Some(at) = retire_at else { return worker.drained().await };
+async fn until(worker: Rc<Worker>, dismiss_at: Option<Instant>) {
+    let Some(at) = dismiss_at else { return worker.drained().await };
     let retired = Box::pin(tokio::time::sleep_until(at.into()));
     tokio::select! {
         () = worker.drained() => {}
