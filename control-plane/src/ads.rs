@@ -78,16 +78,15 @@ impl Ads {
         mut requests: Streaming<DeltaDiscoveryRequest>,
         sender: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     ) -> Result<(), Refusal> {
-        let Ok(Ok(Some(first))) = timeout(FIRST_REQUEST_TIMEOUT, requests.message()).await else {
-            return Ok(());
-        };
+        let Ok(first) = timeout(FIRST_REQUEST_TIMEOUT, requests.message()).await else { return Ok(()) };
+        let Some(first) = readable(first)? else { return Ok(()) };
         let stream = self.open(identity, &first)?;
         send(sender, self.push.hear(stream.id, first)?).await?;
         loop {
             let responses = tokio::select! {
-                request = requests.message() => match request {
-                    Ok(Some(request)) => self.push.hear(stream.id, request)?,
-                    Ok(None) | Err(_) => return Ok(()),
+                request = requests.message() => match readable(request)? {
+                    Some(request) => self.push.hear(stream.id, request)?,
+                    None => return Ok(()),
                 },
                 () = stream.wake.notified() => self.push.owed(stream.id)?,
                 _ = self.stopping.wait_for(|stopping| *stopping) => return Err(Refusal::Stopping),
@@ -102,6 +101,23 @@ impl Ads {
         let (id, wake) = self.push.open(workload);
         info!(pod = node_id, "a proxy is connected");
         Ok(OpenStream { push: Arc::clone(&self.push), id, wake, pod: node_id.to_owned() })
+    }
+}
+
+/// What was read: a request, the end of the stream, or what is none.
+fn readable(
+    read: Result<Option<DeltaDiscoveryRequest>, Status>,
+) -> Result<Option<DeltaDiscoveryRequest>, Refusal> {
+    match read {
+        Ok(request) => Ok(request),
+        Err(status) => match status.code() {
+            // What tonic makes of a message that does not decode, or is too large.
+            tonic::Code::Internal | tonic::Code::OutOfRange | tonic::Code::Unimplemented => {
+                Err(Refusal::Unreadable(status.message().to_owned()))
+            }
+            // The client went away without a word.
+            _ => Ok(None),
+        },
     }
 }
 

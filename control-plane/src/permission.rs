@@ -28,6 +28,8 @@ pub enum Refusal {
     Reserved { name: String, reserved: String, pod: String },
     #[error("a stream may be subscribed to {NAMES_MAX} names at most")]
     TooManyNames,
+    #[error("the client's message cannot be read: {0}")]
+    Unreadable(String),
     #[error("newer streams of the same pod have taken its place")]
     Replaced,
     #[error("the client did not take a response within {0:?}")]
@@ -41,6 +43,7 @@ impl From<Refusal> for Status {
         let text = refusal.to_string();
         match refusal {
             Refusal::NoCertificate => Status::unauthenticated(format!("{}: {text}", Code::POD_REFUSED)),
+            Refusal::Unreadable(_) => Status::invalid_argument(text),
             Refusal::NotAPod(_) => Status::invalid_argument(format!("{}: {text}", Code::POD_REFUSED)),
             Refusal::NotItsPod { .. } | Refusal::PodGone => {
                 Status::permission_denied(format!("{}: {text}", Code::POD_REFUSED))

@@ -212,7 +212,7 @@ async fn a_message_that_is_too_large_ends_the_stream_and_harms_nobody() {
     let running = Running::start(directory.path()).await;
     let mut stream = running.stream(Some(running.enroll("shop.web-0").await)).await.unwrap();
     stream.send([asks_for("shop/web-0", &["x".repeat(5 * 1024 * 1024).as_str()])]).await;
-    assert!(stream.next().await.is_err());
+    assert_eq!(stream.next().await.unwrap_err().code(), Code::InvalidArgument);
     Proxy::connect(&running, "web-0").await.take_one().await;
     running.stop().await;
 }
