@@ -1,11 +1,11 @@
 //! The one TLS port: configuration for clients with a certificate of the mesh, certificates for those
 //! with a token. Who is let in, and for how long, is [`door`]'s business.
 
+pub mod door;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-pub mod door;
 
 use arc_swap::ArcSwap;
 use gauze_model::SpiffeId;
@@ -37,9 +37,12 @@ const MESSAGE_SIZE_MAX: usize = 4 * 1024 * 1024;
 const CERTIFICATE_REQUEST_SIZE_MAX: usize = 64 * 1024;
 /// Largest header list, in bytes: the token travels there.
 const HEADERS_SIZE_MAX: u32 = 32 * 1024;
+/// How often it is looked whether the port's own leaf must be renewed, at most.
+const RENEWAL_CHECK: Duration = Duration::from_secs(60);
 /// A peer that vanished without a word is noticed after the sum of these.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What is served on the port.
 #[derive(Clone)]
 pub struct Services {
@@ -114,17 +117,27 @@ impl OwnCertificate {
         Ok(Arc::new(OwnCertificate(ArcSwap::from_pointee(certified(authority, id, metrics)?))))
     }
 
-    /// Renews the leaf for ever; open connections do not notice.
+    /// Renews the leaf for ever; open connections do not notice. The wall clock counts, which goes on
+    /// while a laptop sleeps.
     pub async fn keep(
         self: Arc<OwnCertificate>,
         authority: Arc<Authority>,
         id: SpiffeId,
         metrics: Arc<Metrics>,
     ) {
+        let life = authority.life();
+        let mut signed = SystemTime::now();
         loop {
-            sleep(authority.life() / 2).await;
+            sleep(RENEWAL_CHECK.min(life / 10)).await;
+            let now = SystemTime::now();
+            if (signed..signed + life / 2).contains(&now) {
+                continue;
+            }
             match certified(&authority, &id, &metrics) {
-                Ok(certified) => self.0.store(Arc::new(certified)),
+                Ok(certified) => {
+                    self.0.store(Arc::new(certified));
+                    signed = now;
+                }
                 Err(error) => warn!(%error, "cannot renew the control plane's own certificate"),
             }
         }
