@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use index::Index;
+pub(crate) use index::service_of;
 pub(crate) use object::origin;
 pub use object::{Object, ObjectKey, ObjectKind};
 pub use touched::Touched;
@@ -130,96 +131,60 @@ impl World {
     }
 
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
-        match self.object(&ObjectKey::new(ObjectKind::Namespace, "", name))? {
-            Object::Namespace(namespace) => Some(namespace),
-            _ => None,
-        }
+        self.object(&ObjectKey::new(ObjectKind::Namespace, "", name))?.as_namespace()
     }
 
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
-        match self.object(&ObjectKey::new(ObjectKind::Pod, namespace, name))? {
-            Object::Pod(pod) => Some(pod),
-            _ => None,
-        }
+        self.object(&ObjectKey::new(ObjectKind::Pod, namespace, name))?.as_pod()
     }
 
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
-        match self.object(&ObjectKey::new(ObjectKind::Service, namespace, name))? {
-            Object::Service(service) => Some(service),
-            _ => None,
-        }
+        self.object(&ObjectKey::new(ObjectKind::Service, namespace, name))?.as_service()
     }
 
     /// All pods, by namespace and name.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
-        self.objects_of(ObjectKind::Pod).filter_map(|object| match object {
-            Object::Pod(pod) => Some(pod),
-            _ => None,
-        })
+        self.objects_of(ObjectKind::Pod).filter_map(Object::as_pod)
     }
 
     /// The pods that have, or had, this address.
     pub fn pods_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
-        self.holding(address).filter_map(|object| match object {
-            Object::Pod(pod) => Some(pod),
-            _ => None,
-        })
+        self.holding(address).filter_map(Object::as_pod)
     }
 
     /// The Services that have this cluster address.
     pub fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
-        self.holding(address).filter_map(|object| match object {
-            Object::Service(service) => Some(service),
-            _ => None,
-        })
+        self.holding(address).filter_map(Object::as_service)
     }
 
     /// The slices that list this address as an endpoint.
     pub fn slices_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.holding(address).filter_map(|object| match object {
-            Object::EndpointSlice(slice) => Some(slice),
-            _ => None,
-        })
+        self.holding(address).filter_map(Object::as_slice)
     }
 
     /// The slices of a Service.
     pub fn slices_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.mentioning(namespace, service).filter_map(|object| match object {
-            Object::EndpointSlice(slice) => Some(slice),
-            _ => None,
-        })
+        self.mentioning(namespace, service).filter_map(Object::as_slice)
     }
 
     /// The HTTPRoutes that name a Service, as parent or as backend.
     pub fn http_routes_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<HttpRoute>> {
-        self.mentioning(namespace, service).filter_map(|object| match object {
-            Object::HttpRoute(route) => Some(route),
-            _ => None,
-        })
+        self.mentioning(namespace, service).filter_map(Object::as_http_route)
     }
 
     /// The GRPCRoutes that name a Service, as parent or as backend.
     pub fn grpc_routes_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<GrpcRoute>> {
-        self.mentioning(namespace, service).filter_map(|object| match object {
-            Object::GrpcRoute(route) => Some(route),
-            _ => None,
-        })
+        self.mentioning(namespace, service).filter_map(Object::as_grpc_route)
     }
 
     /// The TrafficSplits that name a Service, as root or as backend.
     pub fn splits_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<TrafficSplit>> {
-        self.mentioning(namespace, service).filter_map(|object| match object {
-            Object::TrafficSplit(split) => Some(split),
-            _ => None,
-        })
+        self.mentioning(namespace, service).filter_map(Object::as_split)
     }
 
     /// The TrafficPolicies that target a Service.
     pub fn policies_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<TrafficPolicy>> {
-        self.mentioning(namespace, service).filter_map(|object| match object {
-            Object::TrafficPolicy(policy) => Some(policy),
-            _ => None,
-        })
+        self.mentioning(namespace, service).filter_map(Object::as_policy)
     }
 
     fn objects_of(&self, kind: ObjectKind) -> impl Iterator<Item = &Object> {

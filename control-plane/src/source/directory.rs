@@ -25,6 +25,10 @@ const QUIET: Duration = Duration::from_millis(30);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often it is looked whether anybody still listens, and whether a directory that vanished is back.
 const LOOK: Duration = Duration::from_secs(1);
+/// Largest file that is read, in bytes.
+const FILE_MAX: u64 = 64 << 20;
+/// How deep directories are followed: a link may lead back up.
+const DEPTH_MAX: usize = 16;
 /// Updates that wait for their reader.
 const UPDATES: usize = 16;
 
@@ -189,7 +193,7 @@ impl Files {
 
 impl File {
     fn refresh(&mut self, path: &Path, name: &str) {
-        let text = match fs::read_to_string(path) {
+        let text = match read_text(path) {
             Ok(text) => text,
             // It vanished between being listed and being read: the next look will not list it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -204,11 +208,7 @@ impl File {
         }
         self.hash = hash;
         match yaml::parse(&text) {
-            Ok(nodes) => self.replace(nodes.iter().flat_map(|node| {
-                let (line, column) = yaml::position(node);
-                let place = Place { file: name.to_owned(), line, column };
-                document::read(name, node).into_iter().map(move |read| (place.clone(), read))
-            })),
+            Ok(nodes) => self.replace(nodes.iter().flat_map(|node| document::read(name, node))),
             Err(error) => self.unreadable(name, error.position, &error.message),
         }
     }
@@ -227,16 +227,16 @@ impl File {
         self.problems = vec![Problem { place: Some(place), ..problem }];
     }
 
-    fn replace(&mut self, reads: impl Iterator<Item = (Place, Read)>) {
+    fn replace(&mut self, reads: impl Iterator<Item = Read>) {
         let last = std::mem::take(&mut self.objects);
         self.problems.clear();
-        for (place, read) in reads {
+        for read in reads {
             self.problems.extend(read.problems);
             let Some(key) = read.key else { continue };
             let last_good =
                 || last.iter().find(|(known, ..)| *known == key).map(|(.., object)| object.clone());
             if let Some(object) = read.object.or_else(last_good) {
-                self.objects.push((key, place, object));
+                self.objects.push((key, read.place, object));
             }
         }
     }
@@ -264,19 +264,35 @@ fn changes(old: &BTreeMap<ObjectKey, Object>, new: &BTreeMap<ObjectKey, Object>)
 /// All files of YAML or JSON below a directory, in order.
 fn paths(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
+    collect(directory, DEPTH_MAX, &mut found)?;
+    Ok(found)
+}
+
+fn collect(directory: &Path, depth: usize, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
             continue;
         }
         if path.is_dir() {
-            // One that vanished meanwhile holds nothing.
-            found.extend(paths(&path).unwrap_or_default());
+            if depth > 0 {
+                // One that vanished meanwhile holds nothing.
+                let _ = collect(&path, depth - 1, found);
+            }
         } else if path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json") {
             found.insert(path);
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// The text of a file, if it is not too large.
+fn read_text(path: &Path) -> io::Result<String> {
+    let length = fs::metadata(path)?.len();
+    if length > FILE_MAX {
+        return Err(io::Error::other(format!("it has {length} bytes, and at most {FILE_MAX} are read")));
+    }
+    fs::read_to_string(path)
 }
 
 /// A file as the user knows it.

@@ -11,8 +11,9 @@ use crate::problem::{Place, Problem};
 use crate::world::{Object, ObjectKey, ObjectKind};
 
 /// What came of a document.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Read {
+    pub place: Place,
     /// The object as far as it can be told, even if it cannot be used.
     pub key: Option<ObjectKey>,
     pub object: Option<Object>,
@@ -64,7 +65,9 @@ fn read_one(file: &str, node: &Node) -> Read {
         let place = Place { file: file.to_owned(), line, column };
         Problem { place: Some(place), ..Problem::new(code, origin.at(path), message) }
     };
-    let refused = |problem| Read { problems: vec![problem], ..Read::default() };
+    let (line, column) = yaml::position(node);
+    let place = Place { file: file.to_owned(), line, column };
+    let refused = |problem| Read { place: place.clone(), key: None, object: None, problems: vec![problem] };
     if kind_name.is_empty() || version.is_empty() {
         let message = "this is not a Kubernetes object: it needs `apiVersion`, `kind` and `metadata.name`";
         return refused(problem(Code::OBJECT_UNREADABLE, "", message.to_owned()));
@@ -85,7 +88,7 @@ fn read_one(file: &str, node: &Node) -> Read {
     match parse(kind, given.clone()) {
         Err((path, message)) => {
             let problem = problem(code_of(&message), &path, message);
-            Read { key: Some(key), object: None, problems: vec![problem] }
+            Read { key: Some(key), ..refused(problem) }
         }
         Ok(object) => {
             let mut unknown = Vec::new();
@@ -102,7 +105,7 @@ fn read_one(file: &str, node: &Node) -> Read {
                 .collect();
             // Of our own kinds, a field that has no effect must not look as if it had one.
             let usable = problems.is_empty() || kind != ObjectKind::TrafficPolicy;
-            Read { key: Some(key), object: usable.then_some(object), problems }
+            Read { place: place.clone(), key: Some(key), object: usable.then_some(object), problems }
         }
     }
 }

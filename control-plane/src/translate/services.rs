@@ -13,7 +13,7 @@ use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
 
 use super::{age, name_of, namespace_of, pods, policies, ports};
 use crate::problem::Problem;
-use crate::world::{ObjectKind, World, origin};
+use crate::world::{self, ObjectKind, World, origin};
 
 /// `cluster/<ns>/<service>/<port>`.
 pub(super) fn cluster(
@@ -261,6 +261,6 @@ pub(super) fn ports_of_address(world: &World, address: IpAddr) -> BTreeSet<u16> 
 }
 
 fn service_of_slice<'w>(world: &'w World, slice: &EndpointSlice) -> Option<&'w Arc<Service>> {
-    let name = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?;
-    world.service(namespace_of(&slice.metadata), name)
+    let (namespace, name) = world::service_of(slice)?;
+    world.service(&namespace, &name)
 }

@@ -14,12 +14,18 @@ use crate::translate::{Answer, translate};
 /// One random event: an object's kind and number, and bits that choose what it says.
 type Step = (u8, u8, u64);
 
+const HTTP_ROUTE: u8 = 4;
+const GRPC_ROUTE: u8 = 5;
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
 const PODS: [&str; 3] = ["p0", "p1", "p2"];
 
+/// A world in which everything exists, then changes of it: in a sparse one hardly anything hangs together.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec((0..8u8, 0..6u8, any::<u64>()), 1..30)
+    let all = (0..8u8).flat_map(|kind| (0..6u8).map(move |number| (kind, number)));
+    let beginning: Vec<_> = all.map(|(kind, number)| (Just(kind), Just(number), any::<u64>())).collect();
+    let changes = prop::collection::vec((0..8u8, 0..6u8, any::<u64>()), 1..40);
+    (beginning, changes).prop_map(|(beginning, changes)| beginning.into_iter().chain(changes).collect())
 }
 
 /// Takes small numbers out of random bits.
@@ -39,7 +45,8 @@ impl Bits {
 
 fn event((kind, number, bits): Step) -> Event {
     let mut bits = Bits(bits);
-    let delete = bits.below(5) == 0;
+    // Routes hide splits: they are seldom there.
+    let delete = bits.below(5) < if kind == HTTP_ROUTE || kind == GRPC_ROUTE { 4 } else { 1 };
     let object = object(kind, number, &mut bits);
     if delete { Event::Delete(object.key()) } else { Event::Apply(object) }
 }
@@ -57,8 +64,8 @@ fn object(kind: u8, number: u8, bits: &mut Bits) -> Object {
         1 => Object::Service(typed(json!({
             "metadata": metadata(SERVICES[number]),
             "spec": {
-                "clusterIP": bits.one_of(&["10.96.0.1", "10.96.0.2", "None"]),
-                "ports": [{ "name": bits.one_of(&["http", "grpc", ""]), "port": 80 + bits.below(2) }],
+                "clusterIP": bits.one_of(&["10.96.0.1", "10.96.0.2", "10.96.0.1", "None"]),
+                "ports": [{ "name": bits.one_of(&["http", "http", "grpc"]), "port": 80 + bits.below(6) / 5 }],
             },
         }))),
         2 => Object::Pod(pod(metadata(PODS[number]), bits)),
@@ -69,14 +76,17 @@ fn object(kind: u8, number: u8, bits: &mut Bits) -> Object {
                 "labels": { "kubernetes.io/service-name": bits.one_of(&SERVICES) },
             },
             "addressType": "IPv4",
-            "ports": [{ "name": bits.one_of(&["http", "grpc", ""]), "port": 8080 }],
+            "ports": [{ "name": bits.one_of(&["http", "http", "grpc"]), "port": 8080 }],
             "endpoints": [
                 { "addresses": [bits.one_of(&["10.1.0.1", "10.1.0.2"])], "conditions": { "ready": bits.below(2) == 0 } },
-                { "addresses": [bits.one_of(&["10.1.0.1", "10.1.0.2"])] },
+                {
+                    "addresses": [bits.one_of(&["10.1.0.1", "10.1.0.2"])],
+                    "targetRef": { "kind": bits.one_of(&["Pod", "Node"]), "name": bits.one_of(&PODS) },
+                },
             ],
         }))),
-        4 => Object::HttpRoute(typed(route(metadata("route"), bits))),
-        5 => Object::GrpcRoute(typed(route(metadata("calls"), bits))),
+        HTTP_ROUTE => Object::HttpRoute(typed(route(metadata("route"), bits))),
+        GRPC_ROUTE => Object::GrpcRoute(typed(route(metadata("calls"), bits))),
         6 => Object::TrafficSplit(typed(json!({
             "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
             "metadata": metadata(SERVICES[number]),

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use gauze_crds::gateway::{BackendRef, ParentReference};
+
 use crate::world::{Object, ObjectKey};
 
 /// A Service, by namespace and name.
-pub(super) type ServiceKey = (String, String);
+pub(crate) type ServiceKey = (String, String);
 
 /// What an object is found by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,78 +69,76 @@ fn forget<K: Ord>(map: &mut BTreeMap<K, BTreeSet<ObjectKey>>, at: &K, key: &Obje
 
 /// What an object mentions. It is lenient: whether a reference is a good one is for translation to say.
 pub(super) fn mentions(object: &Object) -> Mentions {
-    let namespace = object.metadata().namespace.clone().unwrap_or_default();
-    let mut mentions = Mentions::default();
+    let namespace = object.metadata().namespace.as_deref().unwrap_or_default();
+    let own = |name: &str| (namespace.to_owned(), name.to_owned());
     match object {
-        Object::Namespace(_) | Object::ServiceAccount(_) => {}
+        Object::Namespace(_) | Object::ServiceAccount(_) => Mentions::default(),
         Object::Pod(pod) => {
-            let status = pod.status.as_ref();
-            let addresses = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten();
-            mentions.addresses.extend(addresses.filter_map(|address| address.ip.parse::<IpAddr>().ok()));
-            let address = status.and_then(|status| status.pod_ip.as_ref());
-            mentions.addresses.extend(address.and_then(|address| address.parse::<IpAddr>().ok()));
+            let status = pod.status.iter();
+            let texts = status
+                .flat_map(|status| status.pod_ips.iter().flatten().map(|at| &at.ip).chain(&status.pod_ip));
+            Mentions { addresses: parsed(texts), ..Mentions::default() }
         }
         Object::Service(service) => {
-            let spec = service.spec.as_ref();
-            let addresses = spec.and_then(|spec| spec.cluster_ips.as_ref()).into_iter().flatten();
-            mentions.addresses.extend(addresses.filter_map(|address| address.parse::<IpAddr>().ok()));
-            let address = spec.and_then(|spec| spec.cluster_ip.as_ref());
-            mentions.addresses.extend(address.and_then(|address| address.parse::<IpAddr>().ok()));
+            let spec = service.spec.iter();
+            let texts = spec.flat_map(|spec| spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip));
+            Mentions { addresses: parsed(texts), ..Mentions::default() }
         }
         Object::EndpointSlice(slice) => {
-            let addresses = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
-            mentions.addresses.extend(addresses.filter_map(|address| address.parse::<IpAddr>().ok()));
-            mentions.parents.extend(service_of(slice));
+            let texts = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
+            let parents = service_of(slice).into_iter().collect();
+            Mentions { addresses: parsed(texts), parents, ..Mentions::default() }
         }
         Object::HttpRoute(route) => {
             let rules = route.spec.rules.iter().flatten();
             let backends = rules.flat_map(|rule| rule.backend_refs.iter().flatten());
-            for backend in backends {
-                mentions.backends.insert(service_key(&namespace, &backend.namespace, &backend.name));
-            }
-            for parent in route.spec.parent_refs.iter().flatten() {
-                mentions.parents.insert(service_key(&namespace, &parent.namespace, &parent.name));
-            }
+            route_mentions(namespace, &route.spec.parent_refs, backends)
         }
         Object::GrpcRoute(route) => {
             let rules = route.spec.rules.iter().flatten();
             let backends = rules.flat_map(|rule| rule.backend_refs.iter().flatten());
-            for backend in backends {
-                mentions.backends.insert(service_key(&namespace, &backend.namespace, &backend.name));
-            }
-            for parent in route.spec.parent_refs.iter().flatten() {
-                mentions.parents.insert(service_key(&namespace, &parent.namespace, &parent.name));
-            }
+            route_mentions(namespace, &route.spec.parent_refs, backends)
         }
-        Object::TrafficSplit(split) => {
-            mentions.parents.insert((namespace.clone(), first_label(&split.spec.service)));
-            let backends = split.spec.backends.iter();
-            mentions
-                .backends
-                .extend(backends.map(|backend| (namespace.clone(), first_label(&backend.service))));
-        }
+        Object::TrafficSplit(split) => Mentions {
+            parents: [own(first_label(&split.spec.service))].into(),
+            backends: split.spec.backends.iter().map(|backend| own(first_label(&backend.service))).collect(),
+            ..Mentions::default()
+        },
         Object::TrafficPolicy(policy) => {
-            let targets = policy.spec.target_refs.iter();
-            mentions.parents.extend(targets.map(|target| (namespace.clone(), target.name.clone())));
+            let parents = policy.spec.target_refs.iter().map(|target| own(&target.name)).collect();
+            Mentions { parents, ..Mentions::default() }
         }
     }
-    mentions
+}
+
+fn parsed<'a>(addresses: impl Iterator<Item = &'a String>) -> BTreeSet<IpAddr> {
+    addresses.filter_map(|address| address.parse().ok()).collect()
+}
+
+fn route_mentions<'a, F: 'a>(
+    namespace: &str,
+    parents: &Option<Vec<ParentReference>>,
+    backends: impl Iterator<Item = &'a BackendRef<F>>,
+) -> Mentions {
+    let key =
+        |of: &Option<String>, name: &str| (of.as_deref().unwrap_or(namespace).to_owned(), name.to_owned());
+    Mentions {
+        addresses: BTreeSet::new(),
+        parents: parents.iter().flatten().map(|parent| key(&parent.namespace, &parent.name)).collect(),
+        backends: backends.map(|backend| key(&backend.namespace, &backend.name)).collect(),
+    }
 }
 
 /// The Service that an EndpointSlice belongs to.
-pub(super) fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
     let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
     Some((slice.metadata.namespace.clone().unwrap_or_default(), service.clone()))
 }
 
-/// Names the Service that an EndpointSlice belongs to.
-pub(super) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-
-fn service_key(own: &str, namespace: &Option<String>, name: &str) -> ServiceKey {
-    (namespace.clone().unwrap_or_else(|| own.to_owned()), name.to_owned())
-}
+/// Names that Service.
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// `cart` of `cart.shop.svc.cluster.local`.
-fn first_label(host: &str) -> String {
-    host.split('.').next().unwrap_or_default().to_owned()
+fn first_label(host: &str) -> &str {
+    host.split('.').next().unwrap_or_default()
 }

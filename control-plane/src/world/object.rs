@@ -50,6 +50,45 @@ pub struct ObjectKey {
     pub name: String,
 }
 
+/// What is common to all kinds, of whichever it is.
+macro_rules! of_any_kind {
+    ($object:expr, $inner:ident => $value:expr) => {
+        match $object {
+            Object::Namespace($inner) => $value,
+            Object::ServiceAccount($inner) => $value,
+            Object::Pod($inner) => $value,
+            Object::Service($inner) => $value,
+            Object::EndpointSlice($inner) => $value,
+            Object::HttpRoute($inner) => $value,
+            Object::GrpcRoute($inner) => $value,
+            Object::TrafficSplit($inner) => $value,
+            Object::TrafficPolicy($inner) => $value,
+        }
+    };
+}
+
+/// The object, if it is of that kind.
+macro_rules! of_one_kind {
+    ($($name:ident: $kind:ident),* $(,)?) => {
+        impl Object {
+            $(pub(crate) fn $name(&self) -> Option<&Arc<$kind>> {
+                if let Object::$kind(object) = self { Some(object) } else { None }
+            })*
+        }
+    };
+}
+
+of_one_kind! {
+    as_namespace: Namespace,
+    as_pod: Pod,
+    as_service: Service,
+    as_slice: EndpointSlice,
+    as_http_route: HttpRoute,
+    as_grpc_route: GrpcRoute,
+    as_split: TrafficSplit,
+    as_policy: TrafficPolicy,
+}
+
 impl ObjectKey {
     pub fn new(kind: ObjectKind, namespace: impl Into<String>, name: impl Into<String>) -> ObjectKey {
         ObjectKey { kind, namespace: namespace.into(), name: name.into() }
@@ -129,17 +168,7 @@ impl Object {
     }
 
     pub fn metadata(&self) -> &ObjectMeta {
-        match self {
-            Object::Namespace(object) => &object.metadata,
-            Object::ServiceAccount(object) => &object.metadata,
-            Object::Pod(object) => &object.metadata,
-            Object::Service(object) => &object.metadata,
-            Object::EndpointSlice(object) => &object.metadata,
-            Object::HttpRoute(object) => &object.metadata,
-            Object::GrpcRoute(object) => &object.metadata,
-            Object::TrafficSplit(object) => &object.metadata,
-            Object::TrafficPolicy(object) => &object.metadata,
-        }
+        of_any_kind!(self, object => &object.metadata)
     }
 
     pub fn key(&self) -> ObjectKey {
@@ -157,17 +186,7 @@ impl Object {
 
     /// The object as the user would write it, with `apiVersion` and `kind`.
     pub fn to_json(&self) -> Value {
-        let mut value = match self {
-            Object::Namespace(object) => json!(object),
-            Object::ServiceAccount(object) => json!(object),
-            Object::Pod(object) => json!(object),
-            Object::Service(object) => json!(object),
-            Object::EndpointSlice(object) => json!(object),
-            Object::HttpRoute(object) => json!(object),
-            Object::GrpcRoute(object) => json!(object),
-            Object::TrafficSplit(object) => json!(object),
-            Object::TrafficPolicy(object) => json!(object),
-        };
+        let mut value = of_any_kind!(self, object => json!(object));
         value["apiVersion"] = self.kind().api_version().into();
         value["kind"] = self.kind().as_str().into();
         value
