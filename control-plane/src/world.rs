@@ -149,42 +149,42 @@ impl World {
 
     /// The pods that have, or had, this address.
     pub fn pods_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
-        self.holding(address).filter_map(Object::as_pod)
+        self.holding(address, ObjectKind::Pod).filter_map(Object::as_pod)
     }
 
     /// The Services that have this cluster address.
     pub fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
-        self.holding(address).filter_map(Object::as_service)
+        self.holding(address, ObjectKind::Service).filter_map(Object::as_service)
     }
 
     /// The slices that list this address as an endpoint.
     pub fn slices_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.holding(address).filter_map(Object::as_slice)
+        self.holding(address, ObjectKind::EndpointSlice).filter_map(Object::as_slice)
     }
 
     /// The slices of a Service.
     pub fn slices_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.mentioning(namespace, service).filter_map(Object::as_slice)
+        self.mentioning(namespace, service, ObjectKind::EndpointSlice).filter_map(Object::as_slice)
     }
 
     /// The HTTPRoutes that name a Service, as parent or as backend.
     pub fn http_routes_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<HttpRoute>> {
-        self.mentioning(namespace, service).filter_map(Object::as_http_route)
+        self.mentioning(namespace, service, ObjectKind::HttpRoute).filter_map(Object::as_http_route)
     }
 
     /// The GRPCRoutes that name a Service, as parent or as backend.
     pub fn grpc_routes_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<GrpcRoute>> {
-        self.mentioning(namespace, service).filter_map(Object::as_grpc_route)
+        self.mentioning(namespace, service, ObjectKind::GrpcRoute).filter_map(Object::as_grpc_route)
     }
 
     /// The TrafficSplits that name a Service, as root or as backend.
     pub fn splits_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<TrafficSplit>> {
-        self.mentioning(namespace, service).filter_map(Object::as_split)
+        self.mentioning(namespace, service, ObjectKind::TrafficSplit).filter_map(Object::as_split)
     }
 
     /// The TrafficPolicies that target a Service.
     pub fn policies_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<TrafficPolicy>> {
-        self.mentioning(namespace, service).filter_map(Object::as_policy)
+        self.mentioning(namespace, service, ObjectKind::TrafficPolicy).filter_map(Object::as_policy)
     }
 
     fn objects_of(&self, kind: ObjectKind) -> impl Iterator<Item = &Object> {
@@ -194,11 +194,12 @@ impl World {
             .map(|(_, object)| object)
     }
 
-    fn holding(&self, address: IpAddr) -> impl Iterator<Item = &Object> {
-        self.index.holding(address).filter_map(|key| self.objects.get(key))
+    fn holding(&self, address: IpAddr, kind: ObjectKind) -> impl Iterator<Item = &Object> {
+        self.index.holding(address, kind).filter_map(|key| self.objects.get(key))
     }
 
-    fn mentioning(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Object> {
-        self.index.mentioning(namespace, service).filter_map(|key| self.objects.get(key))
+    fn mentioning(&self, namespace: &str, service: &str, kind: ObjectKind) -> impl Iterator<Item = &Object> {
+        let service = (namespace.to_owned(), service.to_owned());
+        self.index.mentioning(&service, kind).filter_map(|key| self.objects.get(key))
     }
 }

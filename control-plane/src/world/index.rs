@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use gauze_crds::gateway::{BackendRef, ParentReference};
 
-use crate::world::{Object, ObjectKey};
+use crate::world::{Object, ObjectKey, ObjectKind};
 
 /// A Service, by namespace and name.
 pub(crate) type ServiceKey = (String, String);
@@ -50,13 +50,25 @@ impl Index {
         }
     }
 
-    pub(super) fn holding(&self, address: IpAddr) -> impl Iterator<Item = &ObjectKey> {
-        self.by_address.get(&address).into_iter().flatten()
+    /// The objects of a kind that hold this address.
+    pub(super) fn holding(&self, address: IpAddr, kind: ObjectKind) -> impl Iterator<Item = &ObjectKey> {
+        of_kind(self.by_address.get(&address), kind)
     }
 
-    pub(super) fn mentioning(&self, namespace: &str, service: &str) -> impl Iterator<Item = &ObjectKey> {
-        self.by_service.get(&(namespace.to_owned(), service.to_owned())).into_iter().flatten()
+    /// The objects of a kind that mention this Service.
+    pub(super) fn mentioning<'i>(
+        &'i self,
+        service: &ServiceKey,
+        kind: ObjectKind,
+    ) -> impl Iterator<Item = &'i ObjectKey> + use<'i> {
+        of_kind(self.by_service.get(service), kind)
     }
+}
+
+/// Keys sort by kind first: those of another are not even looked at.
+fn of_kind(keys: Option<&BTreeSet<ObjectKey>>, kind: ObjectKind) -> impl Iterator<Item = &ObjectKey> {
+    let from = keys.map(|keys| keys.range(ObjectKey::new(kind, "", "")..));
+    from.into_iter().flatten().take_while(move |key| key.kind == kind)
 }
 
 fn forget<K: Ord>(map: &mut BTreeMap<K, BTreeSet<ObjectKey>>, at: &K, key: &ObjectKey) {

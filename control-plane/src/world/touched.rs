@@ -73,7 +73,11 @@ pub(super) fn reach(world: &World, object: &Object, touched: &mut Touched) {
         Object::Pod(_) => {
             let key = object.key();
             touched.pods.insert((key.namespace, key.name));
-            reach_addresses(world, &addresses, touched);
+            reach_pods(world, &addresses, touched);
+            // Gathered first: many slices are of one Service.
+            let slices = addresses.iter().flat_map(|address| world.slices_at(*address));
+            let services: BTreeSet<_> = slices.filter_map(|slice| service_of(slice)).collect();
+            services.iter().for_each(|service| reach_backend(world, service, touched));
         }
         Object::Service(_) => {
             let key = object.key();
@@ -81,7 +85,7 @@ pub(super) fn reach(world: &World, object: &Object, touched: &mut Touched) {
             reach_service(world, &(key.namespace, key.name), touched);
         }
         Object::EndpointSlice(_) => {
-            reach_addresses(world, &addresses, touched);
+            reach_pods(world, &addresses, touched);
             parents.iter().for_each(|service| reach_service(world, service, touched));
         }
         Object::HttpRoute(_) | Object::GrpcRoute(_) | Object::TrafficSplit(_) | Object::TrafficPolicy(_) => {
@@ -90,51 +94,30 @@ pub(super) fn reach(world: &World, object: &Object, touched: &mut Touched) {
     }
 }
 
-/// A pod's address: the pods and dialled addresses themselves, and every Service that counts it among its endpoints.
-fn reach_addresses(world: &World, addresses: &BTreeSet<IpAddr>, touched: &mut Touched) {
-    // Gathered first: a slice of a thousand endpoints would otherwise be read a thousand times.
-    let mut services = BTreeSet::new();
-    for address in addresses {
-        touched.addresses.insert(*address);
-        for object in world.holding(*address) {
-            match object {
-                Object::Pod(_) => {
-                    let key = object.key();
-                    touched.pods.insert((key.namespace, key.name));
-                }
-                Object::EndpointSlice(slice) => services.extend(service_of(slice)),
-                _ => {}
-            }
-        }
+/// Pods' addresses: as they are dialled, and the pods that accept there.
+fn reach_pods(world: &World, addresses: &BTreeSet<IpAddr>, touched: &mut Touched) {
+    touched.addresses.extend(addresses);
+    for pod in addresses.iter().flat_map(|address| world.pods_at(*address)) {
+        let metadata = &pod.metadata;
+        let name = metadata.name.clone().unwrap_or_default();
+        touched.pods.insert((metadata.namespace.clone().unwrap_or_default(), name));
     }
-    services.iter().for_each(|service| reach_backend(world, service, touched));
 }
 
 /// A Service: its endpoints too, whose protocol and policy come from it.
 fn reach_service(world: &World, service: &ServiceKey, touched: &mut Touched) {
     reach_backend(world, service, touched);
     for slice in world.slices_of(&service.0, &service.1) {
-        let addresses = mentions(&Object::EndpointSlice(slice.clone())).addresses;
-        let pods = addresses.iter().flat_map(|address| world.pods_at(*address));
-        for pod in pods {
-            let metadata = &pod.metadata;
-            touched.pods.insert((
-                metadata.namespace.clone().unwrap_or_default(),
-                metadata.name.clone().unwrap_or_default(),
-            ));
-        }
-        touched.addresses.extend(addresses);
+        reach_pods(world, &mentions(&Object::EndpointSlice(slice.clone())).addresses, touched);
     }
 }
 
 /// A Service, and every Service whose routes or split send to it.
 fn reach_backend(world: &World, service: &ServiceKey, touched: &mut Touched) {
     reach_dialled(world, service, touched);
-    for object in world.mentioning(&service.0, &service.1) {
-        if matches!(object, Object::HttpRoute(_) | Object::GrpcRoute(_) | Object::TrafficSplit(_)) {
-            for parent in mentions(object).parents {
-                reach_dialled(world, &parent, touched);
-            }
+    for kind in [ObjectKind::HttpRoute, ObjectKind::GrpcRoute, ObjectKind::TrafficSplit] {
+        for object in world.mentioning(&service.0, &service.1, kind) {
+            mentions(object).parents.iter().for_each(|parent| reach_dialled(world, parent, touched));
         }
     }
 }
