@@ -25,15 +25,22 @@ use crate::target::{EndpointTarget, Permit};
 /// The request body that goes out.
 pub(crate) struct Outgoing {
     body: Body,
-    moved: Rc<Cell<u64>>,
+    progress: Rc<Progress>,
+}
+
+/// How far the body of a request has come.
+#[derive(Default)]
+struct Progress {
+    /// Payload bytes so far.
+    moved: Cell<u64>,
+    has_ended: Cell<bool>,
 }
 
 /// The response body that goes back.
 pub(crate) struct Answer {
     body: Body,
     record: Record,
-    /// Payload bytes of the request so far.
-    received: Rc<Cell<u64>>,
+    progress: Rc<Progress>,
     idle: Idle,
     _held: Option<Held>,
 }
@@ -50,8 +57,7 @@ pub(crate) struct Held {
 pub(crate) struct Exchange {
     record: Record,
     reader: Reader,
-    /// Payload bytes of the request so far.
-    received: Rc<Cell<u64>>,
+    progress: Rc<Progress>,
     idle_limit: Duration,
 }
 
@@ -65,7 +71,7 @@ struct Idle {
 
 impl Exchange {
     pub(crate) fn new(record: Record, reader: Reader, idle_limit: Duration) -> Exchange {
-        Exchange { record, reader, received: Rc::default(), idle_limit }
+        Exchange { record, reader, progress: Rc::default(), idle_limit }
     }
 
     /// The endpoint is chosen: from here on the request counts there.
@@ -85,7 +91,8 @@ impl Exchange {
             Wire::Http1 => Version::HTTP_11,
             Wire::Http2 => Version::HTTP_2,
         };
-        Request::from_parts(head, Outgoing { body, moved: Rc::clone(&self.received) })
+        self.progress.has_ended.set(http_body::Body::is_end_stream(&body));
+        Request::from_parts(head, Outgoing { body, progress: Rc::clone(&self.progress) })
     }
 
     /// Waits for the response, as long as the request's body moves.
@@ -98,15 +105,14 @@ impl Exchange {
     ) -> Result<T, Refusal> {
         let mut sent = pin!(sent);
         loop {
-            let seen = self.received.get();
+            let seen = self.progress.moved.get();
             if let Ok(sent) = timeout(self.idle_limit, sent.as_mut()).await {
                 return sent;
             }
-            if self.received.get() == seen {
-                return Err(Refusal::new(
-                    Code::STREAM_IDLE,
-                    format!("nothing moved for {:?}", self.idle_limit),
-                ));
+            if self.progress.moved.get() == seen {
+                let is_server_silent = self.progress.has_ended.get();
+                let code = if is_server_silent { Code::STREAM_IDLE } else { Code::REQUEST_IDLE };
+                return Err(Refusal::new(code, format!("nothing moved for {:?}", self.idle_limit)));
             }
         }
     }
@@ -127,9 +133,9 @@ impl Exchange {
         if self.reader == Reader::Grpc {
             self.record.grpc_status = grpc_status(response.headers());
         }
-        let Exchange { record, received, idle_limit, .. } = self;
+        let Exchange { record, progress, idle_limit, .. } = self;
         let idle = Idle { limit: idle_limit, timer: None, seen: 0 };
-        response.map(|body| Answer { body, record, received, idle, _held: held })
+        response.map(|body| Answer { body, record, progress, idle, _held: held })
     }
 }
 
@@ -143,8 +149,10 @@ impl http_body::Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
-            self.moved.set(self.moved.get() + payload(frame));
+            self.progress.moved.set(self.progress.moved.get() + payload(frame));
         }
+        // Whoever sends it need not ask again to hear that nothing follows.
+        self.progress.has_ended.set(!matches!(frame, Some(Ok(_))) || self.body.is_end_stream());
         Poll::Ready(frame)
     }
 
@@ -194,7 +202,7 @@ impl http_body::Body for Answer {
         let frame = match Pin::new(&mut answer.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                let moved = answer.received.get() + answer.record.sent;
+                let moved = answer.progress.moved.get() + answer.record.sent;
                 ready!(answer.idle.poll(moved, cx));
                 Some(Err(BodyError::Idle))
             }
@@ -214,7 +222,7 @@ impl http_body::Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.record.received = self.received.get();
+        self.record.received = self.progress.moved.get();
     }
 }
 

@@ -7,7 +7,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::error::Error;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -196,7 +198,7 @@ impl Pool {
             };
             match failed.take_message() {
                 Some(unsent) if is_reused => request = unsent,
-                _ => return Err(broken(to, Code::UPSTREAM_RESET, failed.error())),
+                _ => return Err(broken(to, code_of(failed.error()), failed.error())),
             }
         }
     }
@@ -354,7 +356,7 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let opened = builder.handshake(TokioIo::new(stream)).await;
-    let (sender, mut connection) = opened.map_err(|error| broken(to, Code::UPSTREAM_RESET, &error))?;
+    let (sender, mut connection) = opened.map_err(|error| broken(to, code_of(&error), &error))?;
     let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
     let told = Rc::clone(&streams_max);
     tokio::task::spawn_local(async move {
@@ -372,10 +374,29 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
 }
 
 /// A request that went out, wholly or in part, and got no response.
-fn broken(to: &EndpointTarget, code: Code, error: &dyn std::error::Error) -> Refusal {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    let innermost = causes.last().map_or_else(String::new, |cause| format!(": {cause}"));
+fn broken(to: &EndpointTarget, code: Code, error: &(dyn Error + 'static)) -> Refusal {
+    let innermost = causes(error).skip(1).last();
+    let innermost = innermost.map_or_else(String::new, |cause| format!(": {cause}"));
     Refusal::new(code, format!("{}: {error}{innermost}", to.peer.address))
+}
+
+/// Whose fault it is that an HTTP/2 stream broke.
+fn code_of(error: &hyper::Error) -> Code {
+    // In TLS 1.3 a server's refusal of our certificate arrives with the first bytes that we read.
+    let is_tls = |io: &io::Error| io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_tls)) {
+        return Code::UPSTREAM_TLS;
+    }
+    // What h2 itself objects to is the peer's breach of the protocol.
+    if causes(error).any(|cause| cause.downcast_ref().is_some_and(h2::Error::is_library)) {
+        return Code::UPSTREAM_PROTOCOL;
+    }
+    Code::UPSTREAM_RESET
+}
+
+/// An error and what is behind it.
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
 }
 
 /// When we send no more requests on a mesh connection: what is in flight then must end before the

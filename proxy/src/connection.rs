@@ -127,7 +127,10 @@ async fn outbound_protocol(
             let speaks = detect::client_first(stream, patience).await?;
             Ok((speaks.as_http(), None))
         }
-        PortProtocol::Detect => detect::anyone_first(stream, patience, tcp::open(&from.worker, target)).await,
+        PortProtocol::Detect => {
+            let silent = &from.worker.proxy.metrics.detect_silent;
+            detect::anyone_first(stream, patience, silent, tcp::open(&from.worker, target)).await
+        }
     }
 }
 
@@ -196,7 +199,8 @@ async fn inbound_protocol(
     let may_be_silent = matches!(port.protocol, PortProtocol::Detect | PortProtocol::Opaque);
     let (speaks, upstream) = if may_be_silent && port.mtls == Mtls::Permissive {
         let open = tcp::open_to(&from.worker, Arc::clone(&from.app));
-        detect::anyone_first(stream, patience, open).await?
+        let silent = &from.worker.proxy.metrics.detect_silent;
+        detect::anyone_first(stream, patience, silent, open).await?
     } else {
         (detect::client_first(stream, patience).await?, None)
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use gauze_model::detect::{Detected, detect};
+use prometheus::IntCounter;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
@@ -63,13 +64,15 @@ pub(crate) async fn client_first(stream: &mut Stream, patience: Patience) -> io:
 
 /// Waits for whoever speaks first. After some silence `open` opens the way to the server; that decides
 /// nothing: if it fails or ends, or if the client then speaks HTTP, it is forgotten. Only bytes of the
-/// *server* make a silent client's connection opaque, with the way that they came.
+/// *server* make a silent client's connection opaque, with the way that they came. `silent` counts how
+/// often it came to that.
 ///
 /// # Errors
 /// As [`client_first`].
 pub(crate) async fn anyone_first(
     stream: &mut Stream,
     patience: Patience,
+    silent: &IntCounter,
     open: impl Future<Output = Result<Upstream, Refusal>>,
 ) -> io::Result<(Speaks, Option<Upstream>)> {
     let mut front = Front::of(stream, patience);
@@ -77,6 +80,7 @@ pub(crate) async fn anyone_first(
         first?;
         return Ok((front.speaks().await?, None));
     }
+    silent.inc();
     let mut upstream = tokio::select! {
         biased;
         first = front.first() => { first?; None }

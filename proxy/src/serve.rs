@@ -23,7 +23,8 @@ use crate::settings::LimitSettings;
 use crate::stream::Stream;
 use crate::worker::Worker;
 
-/// Rapid reset (CVE-2023-44487): streams that a client may open and reset before we have looked at them.
+/// Rapid reset (CVE-2023-44487): streams that a client outside the mesh may open and reset before we have
+/// looked at them. A peer carries many clients, who may all give up at once: as many as its streams.
 const RESETS_PENDING_MAX: usize = 20;
 
 /// Streams that we may have to reset for a client's errors before its connection is ended.
@@ -82,7 +83,7 @@ fn http2_builder(limits: &LimitSettings, streams_max: u32, is_mesh: bool) -> htt
         .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_pending_accept_reset_streams(if is_mesh { streams_max as usize } else { RESETS_PENDING_MAX })
         .max_local_error_reset_streams(RESETS_LOCAL_MAX)
         .auto_date_header(false);
     if is_mesh {
