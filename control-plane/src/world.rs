@@ -92,22 +92,27 @@ impl World {
         }
     }
 
-    /// An object touches what it reaches in the old world and in the new one.
+    /// An object touches what it reaches in the old world and in the new one. Before everything was
+    /// told, no answer is decided, so none can change.
     fn replace(&mut self, key: ObjectKey, new: Option<Object>) -> Touched {
         let old = self.objects.get(&key).cloned();
-        if old == new {
-            return Touched::default();
-        }
         let mut touched = Touched::default();
+        if old == new {
+            return touched;
+        }
         if let Some(old) = &old {
-            touched::reach(self, old, &mut touched);
+            if self.synced {
+                touched::reach(self, old, &mut touched);
+            }
             self.index.remove(&key, old);
             self.objects.remove(&key);
         }
         if let Some(new) = new {
             self.index.insert(&key, &new);
             self.objects.insert(key, new.clone());
-            touched::reach(self, &new, &mut touched);
+            if self.synced {
+                touched::reach(self, &new, &mut touched);
+            }
         }
         touched
     }

@@ -196,16 +196,17 @@ proptest! {
 
 #[test]
 fn an_object_that_is_applied_again_touches_nothing() {
-    let mut world = World::default();
+    let mut world = World::of(MeshSettings::default(), []);
     let service = || Event::Apply(object(1, 0, &mut Bits(7)));
     assert!(!world.apply(service()).is_empty());
     assert!(world.apply(service()).is_empty());
 }
 
 #[test]
-fn before_everything_was_told_nothing_is_decided() {
+fn before_everything_was_told_nothing_is_decided_and_nothing_touched() {
     let mut world = World::default();
     let name = &names()[0];
+    assert!(world.apply(Event::Apply(object(1, 0, &mut Bits(7)))).is_empty());
     assert_eq!(translate(&world, name).answer, Answer::Undecided);
     assert!(world.apply(Event::Synced).contains(name));
     assert_eq!(translate(&world, name).answer, Answer::Absent);
