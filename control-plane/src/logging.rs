@@ -1,4 +1,4 @@
-//! Logs on stderr, one JSON object a line, and their level, which can be changed while the process runs.
+//! Logs on stderr, and their level, which can be changed while the process runs.
 
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
@@ -22,7 +22,7 @@ impl Logging {
     /// Starts the process's logs at `filter`, which clap has checked by [`level`].
     pub fn start(filter: &str) -> Logging {
         let (filter, handle) = reload::Layer::new(EnvFilter::new(filter));
-        let lines = fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+        let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
         tracing_subscriber::registry().with(filter).with(lines).init();
         Logging(Some(handle))
     }
