@@ -1,5 +1,6 @@
 //! How configuration reaches a proxy: on first use, at once, without disturbing what runs, and without the control plane for a while.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -46,16 +47,20 @@ async fn of_ten_thousand_services_a_sidecar_holds_the_twenty_that_it_uses() {
         let address = mesh.service_address();
         addresses.push(address);
         yaml += &objects::service("shop", &format!("service-{number}"), address, "http");
-        yaml += &objects::slice("shop", &format!("service-{number}"), "http", &[("cart-0", cart.address)]);
+        // Every five-hundredth leads to our pod, the others to pods of their own that nobody dials.
+        let elsewhere = SocketAddr::from((Ipv4Addr::from(0x0a63_0000 + number), 8080));
+        let pod = if number % 500 == 0 { ("cart-0", cart.address) } else { ("elsewhere", elsewhere) };
+        yaml += &objects::slice("shop", &format!("service-{number}"), "http", &[pod]);
         yaml += "---\n";
     }
-    mesh.apply("many.yaml", &yaml);
     let used: Vec<_> = addresses.iter().step_by(500).copied().collect();
     assert_eq!(used.len(), 20);
     let web = mesh.pod("web-0", "web", None, SidecarOptions { dials: &used, ..Default::default() }).await;
     web.ready().await;
     cart.ready().await;
-    eventually("the last of the services is known", async || {
+    mesh.apply("many.yaml", &yaml);
+    // Reading six megabytes of YAML takes its time, above all in a debug build.
+    within(Duration::from_secs(180), "the last of the services is known", async || {
         let answer =
             call(Protocol::Http1, web.outbound[19], "x", "/", "probe").await.map_err(|e| e.to_string())?;
         holds(answer.app() == "cart", answer.text())
