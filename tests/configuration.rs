@@ -166,6 +166,17 @@ async fn an_open_connection_follows_a_change_with_its_next_request() {
 }
 
 #[tokio::test]
+async fn a_control_plane_that_hangs_holds_up_nothing_that_is_in_use() {
+    let mut canary = Canary::start(Mesh::start().await, [50, 50]).await;
+    call(Protocol::Http1, canary.web.outbound[0], "cart", "/", "use").await.expect("an answer");
+    canary.mesh.control_plane().freeze();
+    let load = canary.load(200);
+    load.send_more(500).await;
+    let report = load.finish().await;
+    report.assert_nothing_lost(&[&canary.apps[0], &canary.apps[1]]);
+}
+
+#[tokio::test]
 async fn both_programs_end_cleanly_on_sigterm_and_finish_what_is_in_flight() {
     let mut pair = Pair::start("http").await;
     let dial = pair.dial();

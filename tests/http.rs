@@ -52,6 +52,8 @@ async fn each_http_protocol_passes_two_sidecars_and_arrives_as_it_was_sent() {
         let received = &pair.app.received(&id)[..];
         assert_eq!(received.len(), 1, "{id}");
         assert_eq!(received[0].version, version, "{id}");
+        let method = if protocol == Protocol::Grpc { http::Method::POST } else { http::Method::GET };
+        assert_eq!(received[0].method, method, "{id}");
         assert!(received[0].target.ends_with("/items?page=2"), "{id}: {}", received[0].target);
     }
 }
@@ -126,4 +128,26 @@ async fn a_refusal_carries_its_code_in_response_log_and_metric() {
     assert_eq!(grpc.status, 200, "gRPC refusals are gRPC statuses");
     assert_eq!(grpc.headers.get("grpc-status").map(|status| status.as_bytes()), Some(&b"14"[..]));
     assert_eq!(grpc.code(), code);
+}
+
+#[tokio::test]
+async fn the_access_log_tells_each_request_as_one_line_of_json() {
+    let mesh = Mesh::start().await;
+    let app = App::start("cart").await;
+    let service = mesh.service_address();
+    let cart = mesh.pod("cart-0", "cart", Some(&app), SidecarOptions::default()).await;
+    mesh.service("cart", service, "http", &[&cart]);
+    let arguments = ["--access-log", "json"];
+    let options = SidecarOptions { dials: &[service], arguments: &arguments, ..Default::default() };
+    let web = mesh.pod("web-0", "web", None, options).await;
+    web.ready().await;
+    cart.ready().await;
+    call(Protocol::Http1, web.outbound[0], "cart", "/status/418", "logged").await.expect("an answer");
+    let line =
+        eventually("the line is written", async || web.process.new_lines().pop().ok_or("no line yet")).await;
+    let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let text = line.to_string();
+    for wanted in ["418", "/status/418", "GET", "outbound", "cluster/shop/cart/80"] {
+        assert!(text.contains(wanted), "no {wanted} in {text}");
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::harness::client::{Protocol, call};
+use crate::harness::eventually::{eventually, holds};
 use crate::harness::load::Load;
 use crate::harness::mesh::{Mesh, NAMESPACE, Sidecar, SidecarOptions};
 use crate::harness::{App, objects};
@@ -64,4 +66,16 @@ async fn a_split_moves_within_a_second_of_the_edit_and_loses_nothing() {
     let (after, of) = report.share("v2", settled);
     assert!(of >= 2000, "{of} requests");
     assert!((46.0..=54.0).contains(&after), "{after} % of {of} at v2 after the edit");
+}
+
+#[tokio::test]
+async fn a_split_that_is_deleted_gives_the_root_its_own_endpoints_back() {
+    let canary = Canary::start(Mesh::start().await, [0, 100]).await;
+    canary.mesh.remove("split.yaml");
+    eventually("v1 is reached again", async || {
+        let answer = call(Protocol::Http1, canary.web.outbound[0], "cart", "/", "d").await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        holds(answer.app() == "v1", answer.app().to_owned())
+    })
+    .await;
 }

@@ -22,7 +22,6 @@ pub(crate) struct Received {
     pub target: String,
     pub version: Version,
     pub headers: HeaderMap,
-    pub trailers: Option<HeaderMap>,
     pub body: Bytes,
 }
 
@@ -118,7 +117,6 @@ async fn answer(request: Request<Incoming>, name: &str, books: &Mutex<Books>) ->
         method: head.method,
         target: head.uri.to_string(),
         version: head.version,
-        trailers: body.trailers().cloned(),
         body: body.to_bytes(),
         headers: head.headers,
     };

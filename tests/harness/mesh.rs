@@ -83,11 +83,6 @@ impl Mesh {
         self.control_plane = None;
     }
 
-    /// The next start of the control plane gets these arguments.
-    pub(crate) fn control_plane_arguments(&mut self, arguments: &[&str]) {
-        self.extra = arguments.iter().map(ToString::to_string).collect();
-    }
-
     pub(crate) fn directory(&self) -> &std::path::Path {
         self.folder.path()
     }
