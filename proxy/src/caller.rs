@@ -109,7 +109,7 @@ impl FromApp {
         if let Some(target) = config.view().outbound.get(&self.destination) {
             return Ok(Arc::clone(target));
         }
-        match config.outbound(self.destination).await? {
+        match Box::pin(config.outbound(self.destination)).await? {
             Destination::Target(target) => Ok(target),
             Destination::PassThrough(_) => Err(Refusal::new(
                 Code::NO_ROUTE,

@@ -263,19 +263,12 @@ impl Pool {
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         to: &Arc<EndpointTarget>,
-        mut request: Request<Outgoing>,
+        request: Request<Outgoing>,
     ) -> Result<Response<Body>, Refusal> {
-        while let Some(connection) = self.idle() {
-            let failed = match connection.send(request).await {
-                Ok(response) => return Ok(response),
-                Err(failed) => failed,
-            };
-            match failed.unsent {
-                Some(unsent) => request = *unsent,
-                None => return Err(broken(to, failed.kind.code(), &failed.kind)),
-            }
-        }
-        let connection = self.open_http1(worker, to).await?;
+        let connection = match self.idle() {
+            Some(connection) => connection,
+            None => self.open_http1(worker, to).await?,
+        };
         connection.send(request).await.map_err(|failed| broken(to, failed.kind.code(), &failed.kind))
     }
 
@@ -310,7 +303,7 @@ impl Pool {
                 break permit;
             }
         };
-        let stream = dial(&worker.proxy, to, Alpn::Http1).await?;
+        let stream = Box::pin(dial(&worker.proxy, to, Alpn::Http1)).await?;
         let counted = Counted { _permit: permit, _open: to.metrics.dialled() };
         let retire_at = retire_at(&stream);
         let (pool, live) = (Rc::downgrade(self), Arc::clone(&to.terms.live));
@@ -343,7 +336,7 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
     // Streams share connections, so a request never waits for one here: it opens one, or is refused.
     place(worker, to)?;
     let permit = to.terms.take(Limited::Connections)?;
-    let stream = dial(&worker.proxy, to, Alpn::Http2).await?;
+    let stream = Box::pin(dial(&worker.proxy, to, Alpn::Http2)).await?;
     let counted = Counted { _permit: permit, _open: to.metrics.dialled() };
     let retire_at = retire_at(&stream);
     let limits = &worker.proxy.settings.limits;

@@ -4,6 +4,7 @@
 //!
 //! What needs bytes, sockets or pools lies below (`connect`, `answer`); what needs none is `gauze_model`'s.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -61,7 +62,7 @@ async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &
     introduce(&mut head, &endpoint, worker.peer_value(version));
     let wire = wire(version, &endpoint, worker.proxy.settings.limits.http1_carrier);
     let began = Instant::now();
-    let sent = connect::send(worker, &endpoint, wire, exchange.request(head, body, wire));
+    let sent = pin!(connect::send(worker, &endpoint, wire, exchange.request(head, body, wire)));
     let (mut response, stream) = exchange.unless_idle(sent).await?;
     let now = Instant::now();
     worker.latencies.observe(&endpoint.live, &cluster.balance, now - began, now);
@@ -95,7 +96,7 @@ async fn carry_inbound(
     // The app is connected to before a byte of the body is read.
     let wire = if version == Version::HTTP_2 { Wire::Http2 } else { Wire::Http1 };
     exchange.goes_to_app(&from.app);
-    let sent = connect::send(worker, &from.app, wire, exchange.request(head, body, wire));
+    let sent = pin!(connect::send(worker, &from.app, wire, exchange.request(head, body, wire)));
     let sent = exchange.unless_idle(sent).await;
     let (mut response, stream) = sent.map_err(Refusal::of_the_app)?;
 

@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -44,13 +43,11 @@ pub struct Connection {
 pub type Home = Rc<dyn Fn(Connection)>;
 
 /// A request that got no response.
-#[derive(thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("{kind}")]
-pub struct SendError<B> {
+pub struct SendError {
     /// No byte of the request was written: it is safe to send it again, whatever its method.
     pub not_delivered: bool,
-    /// The request as it was, where the connection was found closed before it was used.
-    pub unsent: Option<Box<Request<B>>>,
     pub kind: SendErrorKind,
 }
 
@@ -101,30 +98,29 @@ impl Connection {
         wire.buffer.is_empty() && wire.poll_fill(&mut cx).is_pending()
     }
 
-    /// Sends a request and waits for the head of its response. Call it inside a `LocalSet`.
+    /// Sends a request and waits for the head of its response. Call it inside a `LocalSet`; ask
+    /// [`is_usable`](Connection::is_usable) before each reuse.
     ///
     /// An authority in the URI takes the place of `Host`. When both messages have ended cleanly the
     /// connection goes home, else it is closed. Dropping the future closes it too.
     ///
     /// # Errors
     /// There is no response; the connection is closed.
-    pub async fn send<B>(self, request: Request<B>) -> Result<Response<Body>, SendError<B>>
+    pub fn send<B>(
+        self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> + use<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<BodyError>,
     {
-        if !self.is_usable() {
-            return Err(SendError {
-                not_delivered: true,
-                unsent: Some(Box::new(request)),
-                kind: SendErrorKind::Closed,
-            });
-        }
-        let method = request.method().clone();
+        // Made outside the future, which would keep the room of the request.
         let mut upload = Upload::new(request);
-        match read_response(&self.wire, &mut upload, &method).await {
-            Ok(head) => Ok(self.response(head, upload)),
-            Err(kind) => Err(SendError { not_delivered: upload.outgoing.written == 0, unsent: None, kind }),
+        async move {
+            match read_response(&self.wire, &mut upload).await {
+                Ok(head) => Ok(self.response(head, upload)),
+                Err(kind) => Err(SendError { not_delivered: upload.outgoing.written == 0, kind }),
+            }
         }
     }
 
@@ -176,6 +172,7 @@ impl Connection {
 
 /// A request on its way out.
 struct Upload<B> {
+    method: Method,
     outgoing: Outgoing<B>,
     /// The body waits for `100 Continue`, at most so long.
     wait: Option<Pin<Box<Sleep>>>,
@@ -204,6 +201,7 @@ where
         write_request_head(&mut head, &parts.method, target, &parts.headers);
         let waits = parts.headers.contains_key(EXPECT) && framing != Framing::Nothing;
         Upload {
+            method: parts.method,
             outgoing: Outgoing::new(head, framing, body),
             wait: waits.then(|| Box::pin(sleep(CONTINUE_WAIT))),
             state: Uploading::Going,
@@ -255,11 +253,7 @@ where
 }
 
 /// Reads the response's head while the request is written.
-async fn read_response<B>(
-    wire: &RefCell<Wire>,
-    upload: &mut Upload<B>,
-    method: &Method,
-) -> Result<ResponseHead, SendErrorKind>
+async fn read_response<B>(wire: &RefCell<Wire>, upload: &mut Upload<B>) -> Result<ResponseHead, SendErrorKind>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
@@ -282,7 +276,7 @@ where
             }
         })
         .await?;
-        let head = response_head(bytes, &limits, method)?;
+        let head = response_head(bytes, &limits, &upload.method)?;
         match head.status {
             StatusCode::SWITCHING_PROTOCOLS => return Err(SendErrorKind::Upgraded),
             StatusCode::CONTINUE => upload.wait = None,
@@ -314,15 +308,5 @@ fn set_host(uri: &Uri, headers: &mut HeaderMap) {
     }
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         headers.insert(HOST, host);
-    }
-}
-
-impl<B> fmt::Debug for SendError<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendError")
-            .field("not_delivered", &self.not_delivered)
-            .field("unsent", &self.unsent.is_some())
-            .field("kind", &self.kind)
-            .finish()
     }
 }

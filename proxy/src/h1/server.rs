@@ -202,12 +202,15 @@ impl<D: Future<Output = ()>> Connection<D> {
         let request = self.request(head);
         let mut watch = Watch::new(self.settings.half_closed_timeout);
 
-        let mut answer = pin!(handler(request));
-        let response = poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Ok(response)),
-            Poll::Pending => watch.poll(&self.wire, cx).map(|()| Err(ServeError::Abandoned)),
-        })
-        .await?;
+        let response = {
+            // In a scope of its own: its room is used again for the response.
+            let mut answer = pin!(handler(request));
+            poll_fn(|cx| match answer.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Ok(response)),
+                Poll::Pending => watch.poll(&self.wire, cx).map(|()| Err(ServeError::Abandoned)),
+            })
+            .await?
+        };
 
         let drained = poll_fn(|cx| Poll::Ready(self.poll_drained(cx))).await;
         let (mut outgoing, after) = self.response(response, &asked, drained);

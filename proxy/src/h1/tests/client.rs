@@ -262,16 +262,35 @@ fn a_body_that_is_expected_waits_for_the_server_to_continue() {
 }
 
 #[test]
-fn a_connection_that_was_closed_while_idle_gives_the_request_back() {
+fn a_connection_that_was_closed_while_idle_is_not_usable() {
     on_a_worker(async {
         let (connection, server) = connect(&Pool::default()).await;
+        assert!(connection.is_usable());
         drop(server);
         while connection.is_usable() {
             tokio::task::yield_now().await;
         }
+
+        let (connection, mut server) = connect(&Pool::default()).await;
+        say(&mut server, "HTTP/1.1 408 Request Timeout\r\n\r\n").await; // unasked
+        while connection.is_usable() {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn a_request_that_meets_a_closed_connection_tells_whether_a_byte_was_written() {
+    on_a_worker(async {
+        let (connection, server) = connect(&Pool::default()).await;
+        server.set_zero_linger().unwrap();
+        drop(server); // with a reset: the first write fails
+        while connection.is_usable() {
+            tokio::task::yield_now().await;
+        }
         let error = connection.send(request(Method::POST, "/a", Body::full("abc"))).await.unwrap_err();
-        assert!(error.not_delivered && matches!(error.kind, SendErrorKind::Closed));
-        assert_eq!(whole(error.unsent.unwrap().into_body()).await, "abc");
+        assert!(error.not_delivered, "{error:?}");
+        assert_eq!(error.kind.code(), gauze_model::Code::UPSTREAM_RESET);
     });
 }
 
