@@ -188,6 +188,7 @@ async fn play(
     if arguments.story {
         let plan = story::Plan {
             steps: arguments.steps.clone(),
+            rate_is_free: arguments.rate.is_none(),
             outage: arguments.outage,
             rotation: arguments.rotation_for,
         };

@@ -4,8 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +23,15 @@ pub(crate) struct Client {
     /// The name that stands in `Host` and `:authority`.
     authority: String,
     idle: Mutex<Vec<http1::SendRequest<Full<Bytes>>>>,
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<Full<Bytes>>>>,
+    shared: tokio::sync::Mutex<Vec<Shared>>,
+}
+
+/// An HTTP/2 connection that many calls share.
+#[derive(Clone)]
+struct Shared {
+    sender: http2::SendRequest<Full<Bytes>>,
+    /// Held once more by every call in flight.
+    calls: Arc<()>,
 }
 
 /// What is sent with a call.
@@ -48,6 +55,8 @@ impl fmt::Display for CallError {
 
 /// How long a call may take before it counts as failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Calls at once on one HTTP/2 connection.
+const SHARED_CALLS_MAX: usize = 90;
 /// How often a request goes out on another connection because nothing of it was written on the first.
 const UNWRITTEN_MAX: usize = 5;
 
@@ -153,7 +162,7 @@ impl Client {
     ) -> Result<Answer, CallError> {
         for _ in 0..UNWRITTEN_MAX {
             let mut connection = self.shared_http2().await?;
-            match connection.try_send_request(request).await {
+            match connection.sender.try_send_request(request).await {
                 Ok(response) if protocol == Protocol::Grpc => return read_grpc(response).await,
                 Ok(response) => return read_http(response).await,
                 Err(mut error) => match error.take_message() {
@@ -165,19 +174,20 @@ impl Client {
         Err(CallError("connections close before a request is written".to_owned()))
     }
 
-    async fn shared_http2(&self) -> Result<http2::SendRequest<Full<Bytes>>, CallError> {
+    /// A connection with room for one call more: servers allow a hundred at once.
+    async fn shared_http2(&self) -> Result<Shared, CallError> {
         let mut shared = self.shared.lock().await;
-        if let Some(connection) = shared.as_mut().filter(|connection| !connection.is_closed())
-            && connection.ready().await.is_ok()
-        {
+        shared.retain(|connection| !connection.sender.is_closed());
+        if let Some(connection) = shared.iter().find(|connection| connection.has_room()) {
             return Ok(connection.clone());
         }
         let stream = TokioIo::new(self.connect().await?);
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), stream).await.map_err(|error| broken(&error))?;
         tokio::spawn(connection);
-        *shared = Some(sender.clone());
-        Ok(sender)
+        let connection = Shared { sender, calls: Arc::new(()) };
+        shared.push(connection.clone());
+        Ok(connection)
     }
 
     async fn connect(&self) -> Result<TcpStream, CallError> {
@@ -186,6 +196,12 @@ impl Client {
             .map_err(|error| CallError(format!("cannot connect: {}", error.kind())))?;
         stream.set_nodelay(true).map_err(|error| CallError(format!("cannot connect: {}", error.kind())))?;
         Ok(stream)
+    }
+}
+
+impl Shared {
+    fn has_room(&self) -> bool {
+        Arc::strong_count(&self.calls) <= SHARED_CALLS_MAX
     }
 }
 

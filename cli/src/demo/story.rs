@@ -29,6 +29,8 @@ pub(crate) const STEPS: [&str; 6] =
 pub(crate) struct Plan {
     /// Only these steps; none named: all.
     pub(crate) steps: Vec<String>,
+    /// The user asked for no rate: one is chosen that this machine carries.
+    pub(crate) rate_is_free: bool,
     /// How long the control plane is away.
     pub(crate) outage: Duration,
     /// How long certificates rotate at least.
@@ -47,6 +49,9 @@ pub(crate) async fn tell(
 ) -> anyhow::Result<Vec<Step>> {
     let mut stage = Stage::new(mesh, load)?;
     stage.set_split(90, 10)?;
+    if plan.rate_is_free {
+        stage.warm_up().await?;
+    }
     let mut steps = Vec::new();
     for name in STEPS.into_iter().filter(|name| plan.is_told(name)) {
         screen.say(&format!("  {name:<22}{}", promise(name)));
