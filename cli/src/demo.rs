@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::exit::Exit;
 use crate::terminal;
-pub(crate) use children::end_with_parent;
+pub(crate) use children::{end_with_parent, parent_is_gone};
 use load::Load;
 use mesh::Mesh;
 use screen::Screen;

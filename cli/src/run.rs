@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::demo::end_with_parent;
+use crate::demo::{end_with_parent, parent_is_gone};
 use crate::exit::Exit;
 
 /// What a server is started with.
@@ -22,26 +22,33 @@ pub(crate) struct Arguments {
 
 /// Runs the control plane until it is ended.
 pub(crate) fn control_plane(arguments: Arguments) -> anyhow::Result<Exit> {
-    let flags = arguments.begin("gauze-control-plane");
-    let settings = gauze_control_plane::Settings::parse_from(flags);
+    let with_parent = arguments.with_parent;
+    let settings = gauze_control_plane::Settings::parse_from(arguments.flags("gauze-control-plane"));
     let logging = gauze_control_plane::logging::Logging::start(&settings.log_level);
     crate::block_on(async {
-        gauze_control_plane::run(settings, logging, std::future::pending()).await?;
+        let shutdown = async {
+            if with_parent {
+                parent_is_gone().await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        gauze_control_plane::run(settings, logging, shutdown).await?;
         Ok(Exit::Fine)
     })
 }
 
 /// Runs a sidecar until it is ended.
 pub(crate) fn proxy(arguments: Arguments) -> ExitCode {
-    gauze_proxy::command(arguments.begin("gauze-proxy"))
+    if arguments.with_parent {
+        end_with_parent();
+    }
+    gauze_proxy::command(arguments.flags("gauze-proxy"))
 }
 
 impl Arguments {
-    /// The arguments of a program of that name.
-    fn begin(self, name: &str) -> Vec<OsString> {
-        if self.with_parent {
-            end_with_parent();
-        }
+    /// The command line of a program of that name.
+    fn flags(self, name: &str) -> Vec<OsString> {
         std::iter::once(OsString::from(name)).chain(self.arguments).collect()
     }
 }

@@ -138,13 +138,29 @@ fn last_lines(text: &str) -> Vec<&str> {
 /// Lines of a log that are shown when its child has died.
 const LAST_LINES: usize = 8;
 
-/// In a child: ends this process when the parent lets go of its stdin, or is gone.
+/// In a child: ends this process at once when the parent lets go of its stdin, or is gone.
 pub(crate) fn end_with_parent() {
     std::thread::spawn(|| {
-        let mut nothing = [0; 64];
-        while matches!(std::io::stdin().read(&mut nothing), Ok(read) if read > 0) {}
+        read_to_end();
         std::process::exit(0);
     });
+}
+
+/// In a child: resolves when the parent lets go of its stdin, or is gone, for those who tidy up first.
+pub(crate) async fn parent_is_gone() {
+    let (gone, heard) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        read_to_end();
+        // Nobody hears it if the runtime has ended first.
+        let _ = gone.send(());
+    });
+    let _ = heard.await;
+}
+
+/// Reads stdin until it ends; nothing is ever written to it.
+fn read_to_end() {
+    let mut nothing = [0; 64];
+    while matches!(std::io::stdin().read(&mut nothing), Ok(read) if read > 0) {}
 }
 
 #[cfg(test)]
