@@ -10,6 +10,7 @@ use tokio::task::LocalSet;
 use crate::body::Body;
 use crate::stream::Stream;
 
+mod both;
 mod client;
 mod server;
 
