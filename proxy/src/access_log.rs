@@ -234,7 +234,7 @@ mod tests {
     use http::{Request, StatusCode};
 
     use super::*;
-    use crate::metrics::edge::CLIENT_GONE;
+    use crate::metrics::CLIENT_GONE;
     use crate::metrics::{Direction, EdgeLabels, Metrics, Protocol, Security};
 
     fn request(log: &AccessLog, metrics: &Metrics, path: &str) -> Record {

@@ -12,9 +12,11 @@ use prometheus::{
     TextEncoder,
 };
 
-pub mod edge;
+mod edge; // the numbers of one edge
+mod labels; // how edges are told apart
 
-pub use edge::{Direction, EdgeLabels, EdgeMetrics, OpenConnection, Outcome, Protocol, Security};
+pub use edge::{EdgeMetrics, OpenConnection};
+pub use labels::{CLIENT_GONE, Direction, EdgeLabels, Outcome, Protocol, Security};
 
 /// The registry and the handles that are not about one peer.
 pub struct Metrics {
