@@ -3,6 +3,8 @@
 
 // KubeSchema repeats each struct inside a function, where `pub` reaches nobody.
 #![allow(unreachable_pub)]
+// `printcolumn(type_ = …)` stands once for each column; clippy takes these for one attribute written twice.
+#![allow(clippy::duplicated_attributes)]
 
 pub mod duration; // `500ms`, `1h30m`
 pub mod gateway; // what HTTPRoute and GRPCRoute share

@@ -134,7 +134,7 @@ fn scale(suffix: &str) -> Option<f64> {
 
 impl fmt::Display for Weight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.thousandths % 1000 == 0 {
+        if self.thousandths.is_multiple_of(1000) {
             write!(f, "{}", self.thousandths / 1000)
         } else {
             write!(f, "{}", self.thousandths as f64 / 1000.0)
