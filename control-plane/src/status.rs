@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use gauze_model::{Kind, Name, Origin};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::problem::Problem;
 use crate::translate::{Judgement, judge};
@@ -90,6 +90,31 @@ pub enum Truth {
     Unknown,
 }
 
+impl ObjectStatus {
+    /// The object's `status` as it stands in a cluster, but for the times of its conditions: of routes
+    /// `parents` (Gateway API), of policies `ancestors` (GEP-713), of a split just conditions.
+    pub fn to_json(&self) -> Value {
+        let entries = |list: &str, reference: &str| {
+            let entry = |parent: &ParentStatus| {
+                json!({
+                    reference: parent.reference,
+                    "controllerName": CONTROLLER_NAME,
+                    "conditions": parent.conditions,
+                })
+            };
+            json!({ list: self.parents.iter().map(entry).collect::<Vec<_>>() })
+        };
+        match self.object.kind {
+            ObjectKind::HttpRoute | ObjectKind::GrpcRoute => entries("parents", "parentRef"),
+            ObjectKind::TrafficPolicy => entries("ancestors", "ancestorRef"),
+            _ => {
+                let conditions = self.parents.iter().flat_map(|parent| &parent.conditions);
+                json!({ "conditions": conditions.collect::<Vec<_>>() })
+            }
+        }
+    }
+}
+
 /// The conditions of every object that has some, by kind, namespace and name; also of objects that
 /// their source cannot use. `source` are the problems that it sees.
 pub fn conditions(world: &World, source: &[Problem], heard: &Heard) -> Vec<ObjectStatus> {
@@ -108,7 +133,8 @@ pub fn conditions(world: &World, source: &[Problem], heard: &Heard) -> Vec<Objec
             let programmed = programmed::count(heard, &origin);
             let parents = judged.into_iter().map(|judgement| {
                 let reference = judgement.reference.clone();
-                let conditions = conditions::of(&judgement, unusable, &programmed, origin.generation);
+                let conditions =
+                    conditions::of(object.kind(), &judgement, unusable, &programmed, origin.generation);
                 ParentStatus { reference, conditions }
             });
             Some(ObjectStatus { object: object.key(), parents: parents.collect() })
@@ -131,7 +157,7 @@ fn never_usable(world: &World, source: &[Problem]) -> Vec<ObjectStatus> {
         }
         let parents = vec![ParentStatus {
             reference: Value::Null,
-            conditions: vec![conditions::unusable(problem, false)],
+            conditions: vec![conditions::unusable_condition(problem, false)],
         }];
         statuses.push(ObjectStatus { object, parents });
     }
@@ -148,3 +174,6 @@ fn is_fatal(problem: &Problem) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests;

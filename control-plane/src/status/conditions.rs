@@ -6,12 +6,14 @@ use super::programmed::Count;
 use super::{Condition, Truth};
 use crate::problem::Problem;
 use crate::translate::Judgement;
+use crate::world::ObjectKind;
 
 /// Problems that one condition spells out; of more it says how many.
 const MESSAGES_MAX: usize = 5;
 
 /// The conditions of an object at one parent. `unusable` says why its newest version is not the one in force.
 pub(super) fn of(
+    kind: ObjectKind,
     judgement: &Judgement,
     unusable: Option<&Problem>,
     programmed: &Count,
@@ -20,7 +22,7 @@ pub(super) fn of(
     let mut conditions = match (unusable, &judgement.refused) {
         (Some(problem), _) => vec![unusable_condition(problem, true)],
         (None, Some(problem)) => vec![refused(problem)],
-        (None, None) => accepted(judgement),
+        (None, None) => accepted(kind, judgement),
     };
     if judgement.refused.is_none() {
         conditions.push(match &judgement.overridden {
@@ -35,13 +37,11 @@ pub(super) fn of(
 }
 
 /// The condition of an object that its source cannot use.
-pub(super) fn unusable(problem: &Problem, earlier_in_force: bool) -> Condition {
+pub(super) fn unusable_condition(problem: &Problem, earlier_in_force: bool) -> Condition {
     let earlier = if earlier_in_force { "; its last good version stays in force" } else { "" };
     let place = problem.place.as_ref().map_or_else(String::new, |place| format!(" ({place})"));
     condition("Accepted", Truth::False, "Invalid", format!("{}{place}{earlier}", text(problem)))
 }
-
-use unusable as unusable_condition;
 
 fn refused(problem: &Problem) -> Condition {
     let reason = match problem.code {
@@ -58,23 +58,30 @@ fn refused(problem: &Problem) -> Condition {
     condition("Accepted", Truth::False, reason, text(problem))
 }
 
-fn accepted(judgement: &Judgement) -> Vec<Condition> {
+fn accepted(kind: ObjectKind, judgement: &Judgement) -> Vec<Condition> {
     let of_class = |class: Class| -> Vec<&Problem> {
         judgement.problems.iter().filter(|problem| class_of(problem.code) == class).collect()
     };
     let (notes, references, rules) =
         (of_class(Class::Note), of_class(Class::Reference), of_class(Class::Rule));
     let mut conditions = vec![condition("Accepted", Truth::True, "Accepted", texts(&notes, "accepted"))];
-    conditions.push(match references.first() {
-        None => condition("ResolvedRefs", Truth::True, "ResolvedRefs", "all references resolve".to_owned()),
-        Some(first) => {
-            condition("ResolvedRefs", Truth::False, reason_of_reference(first.code), texts(&references, ""))
-        }
-    });
+    // A policy refers to nothing but its targets.
+    if kind != ObjectKind::TrafficPolicy {
+        conditions.push(resolved(&references));
+    }
     if !rules.is_empty() {
         conditions.push(condition("PartiallyInvalid", Truth::True, "UnsupportedValue", texts(&rules, "")));
     }
     conditions
+}
+
+fn resolved(problems: &[&Problem]) -> Condition {
+    match problems.first() {
+        None => condition("ResolvedRefs", Truth::True, "ResolvedRefs", "all references resolve".to_owned()),
+        Some(first) => {
+            condition("ResolvedRefs", Truth::False, reason_of_reference(first.code), texts(problems, ""))
+        }
+    }
 }
 
 /// Which condition a problem belongs to.

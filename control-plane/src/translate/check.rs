@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use gauze_model::Code;
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{age, annotation_path, pods, services};
@@ -48,6 +49,7 @@ pub fn check(world: &World) -> Vec<Problem> {
             }
             Object::Service(service) => {
                 annotations(ObjectKind::Service, &service.metadata, &mut problems);
+                problems.extend(without_address(service));
                 for address in services::addresses_of(service) {
                     claims.add(address, ObjectKind::Service, &service.metadata);
                 }
@@ -67,6 +69,12 @@ pub fn check(world: &World) -> Vec<Problem> {
     let mut seen = BTreeSet::new();
     problems.retain(|problem| seen.insert((problem.origin.clone(), problem.code, problem.message.clone())));
     problems
+}
+
+/// A Service that should have an address and has none: nobody dials it.
+fn without_address(service: &Service) -> Option<Problem> {
+    let (code, message) = services::not_dialled(service).filter(|(code, _)| *code == Code::MISSING_FIELD)?;
+    Some(Problem::new(code, origin(ObjectKind::Service, &service.metadata).at("spec.clusterIP"), message))
 }
 
 /// An annotation of ours that means nothing is a slip of the pen.

@@ -19,13 +19,13 @@ use crate::world::{self, ObjectKind, World, origin};
 pub(super) fn cluster(
     world: &World,
     name: &ServicePort,
-    policies: &mut Vec<Origin>,
+    shaped_by: &mut Vec<Origin>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Cluster, EndpointSet)> {
     let (service, index, port) = find(world, name)?;
     let endpoints = endpoints(world, service, port, problems);
     let policy = policies::holding(world, service, port);
-    policies.extend(policy.map(|policy| policies::origin(policy)));
+    shaped_by.extend(policy.map(|policy| policies::origin(policy)));
     let cluster = policies::cluster(
         policy.map(|policy| &policy.spec),
         port_origin(service, index),
@@ -38,14 +38,14 @@ pub(super) fn cluster(
 pub(super) fn pod_cluster(
     world: &World,
     address: SocketAddr,
-    policies: &mut Vec<Origin>,
+    shaped_by: &mut Vec<Origin>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Cluster, EndpointSet)> {
     let pod = pods::at(world, address.ip())?;
     let services = services_of_endpoint(world, address);
     let oldest = services.iter().min_by_key(|(service, _)| age(&service.metadata));
     let policy = oldest.and_then(|(service, port)| policies::holding(world, service, port));
-    policies.extend(policy.map(|policy| policies::origin(policy)));
+    shaped_by.extend(policy.map(|policy| policies::origin(policy)));
     let cluster = policies::cluster(
         policy.map(|policy| &policy.spec),
         origin(ObjectKind::Pod, &pod.metadata),
@@ -78,17 +78,44 @@ pub(super) fn find<'w>(
 
 pub(super) fn tcp_ports(service: &Service) -> impl Iterator<Item = (usize, &core::ServicePort)> {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()).into_iter().flatten();
-    ports.enumerate().filter(|(_, port)| ports::is_tcp(port.protocol.as_deref()))
+    let is_usable = |port: &core::ServicePort| {
+        ports::is_tcp(port.protocol.as_deref()) && ports::number(port.port).is_some()
+    };
+    ports.enumerate().filter(move |(_, port)| is_usable(port))
+}
+
+/// What a port of a Service is called.
+pub(super) fn name_of_port(service: &Service, port: &core::ServicePort) -> ServicePort {
+    let metadata = &service.metadata;
+    let number = ports::number(port.port).unwrap_or_default();
+    ServicePort::new(namespace_of(metadata), name_of(metadata), number)
 }
 
 pub(super) fn port_origin(service: &Service, index: usize) -> Origin {
     origin(ObjectKind::Service, &service.metadata).at(format!("spec.ports[{index}]"))
 }
 
-/// Whether a Service has no address of its own, so that clients dial its pods.
-pub(super) fn is_headless(service: &Service) -> bool {
-    let address = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
-    matches!(address, None | Some("" | "None"))
+/// Why nobody dials a Service by an address of its own, if so: then it has neither routes nor splits.
+pub(super) fn not_dialled(service: &Service) -> Option<(Code, String)> {
+    let name = name_of(&service.metadata);
+    let given = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
+    if is_external_name(service) {
+        let message = format!(
+            "Service `{name}` is of type ExternalName, a name in DNS without an address; use a Service with a ClusterIP"
+        );
+        Some((Code::SERVICE_TYPE_UNSUPPORTED, message))
+    } else if !addresses_of(service).is_empty() {
+        None
+    } else if given == Some("None") {
+        let message = format!(
+            "Service `{name}` is headless: its clients dial pods, which are never routed or split; use a Service with a ClusterIP"
+        );
+        Some((Code::HEADLESS_PARENT, message))
+    } else {
+        let message =
+            format!("Service `{name}` has no address; write `spec.clusterIP` (an API server assigns one)");
+        Some((Code::MISSING_FIELD, message))
+    }
 }
 
 /// The addresses at which a Service is dialled.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use gauze_crds::TrafficSplit;
 use gauze_crds::traffic_split::Weight;
 use gauze_model::listener::WeightedCluster;
-use gauze_model::name::ServicePort;
 use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1::{self as core, Service};
 
@@ -29,21 +28,17 @@ pub(super) fn judge(world: &World, split: &TrafficSplit) -> Judgement {
         Err(problem) => return Judgement { refused: Some(problem), ..Judgement::default() },
     };
     let mut judgement = Judgement::default();
-    let (mut split_ports, mut routed_ports) = (Vec::new(), Vec::new());
-    for (_, port) in services::tcp_ports(root) {
-        let name = ServicePort::new(namespace_of(&root.metadata), name_of(&root.metadata), port.port as u16);
-        match routes::attached(world, &name, port, Side::Producer).is_empty() {
-            true => split_ports.push(port),
-            false => routed_ports.push(port.port.to_string()),
-        }
-    }
+    let (routed_ports, split_ports): (Vec<_>, Vec<_>) =
+        services::tcp_ports(root).map(|(_, port)| port).partition(|port| {
+            routes::is_routed(world, &services::name_of_port(root, port), port, Side::Producer)
+        });
     for port in &split_ports {
         shares(world, root, port, &mut judgement.problems);
     }
     if !routed_ports.is_empty() {
         let message = format!(
             "an HTTPRoute or GRPCRoute decides at port {} of Service `{}`; move the weights into its `backendRefs`, or remove it",
-            routed_ports.join(", "),
+            routed_ports.iter().map(|port| port.port.to_string()).collect::<Vec<_>>().join(", "),
             name_of(&root.metadata)
         );
         let problem = Problem::new(Code::OVERRIDDEN, origin.at("spec.service"), message);
@@ -72,11 +67,8 @@ fn root<'w>(world: &'w World, split: &TrafficSplit) -> Result<&'w Arc<Service>, 
         );
         return problem(Code::PARENT_MISSING, "spec.service", message);
     };
-    if services::is_headless(service) {
-        let message = format!(
-            "Service `{host}` is headless: its clients dial pods, which are never split; use a Service with a ClusterIP"
-        );
-        return problem(Code::HEADLESS_PARENT, "spec.service", message);
+    if let Some((code, message)) = services::not_dialled(service) {
+        return problem(code, "spec.service", message);
     }
     match holding(world, service) {
         Some(holder) if holder.metadata == split.metadata => Ok(service),
@@ -104,26 +96,25 @@ pub(super) fn shares(
     let split = holding(world, root)?;
     let origin = origin(split).at("spec.backends");
     let mut usable = Vec::new();
-    for (index, backend) in split.spec.backends.iter().enumerate() {
-        let at = origin.at(format!("spec.backends[{index}]"));
+    // A backend without a share may be anything, also nothing yet.
+    let sharing =
+        split.spec.backends.iter().enumerate().filter(|(_, backend)| backend.weight > Weight::default());
+    for (index, backend) in sharing {
         match backend_cluster(world, split, &backend.service, port) {
-            Ok(cluster) if backend.weight > Weight::default() => usable.push((cluster, backend.weight)),
-            Ok(_) => {}
-            Err((code, message)) => problems.push(Problem::new(code, at, message)),
+            Ok(cluster) => usable.push((cluster, backend.weight)),
+            Err((code, message)) => {
+                let message = format!("{message}; its share goes to the others until then");
+                problems.push(Problem::new(code, origin.at(format!("spec.backends[{index}]")), message));
+            }
         }
     }
     if usable.is_empty() {
-        problems.push(Problem::new(
-            Code::WEIGHTS_ALL_ZERO,
-            origin.clone(),
-            format!(
-                "no backend with a weight above 0 can be used, so requests go to the endpoints of `{}` itself; give a backend that has endpoints a weight",
-                split.spec.service
-            ),
-        ));
-        let own = ServicePort::new(namespace_of(&root.metadata), name_of(&root.metadata), port.port as u16);
-        let shares = vec![WeightedCluster { cluster: Name::Cluster(own), weight: 1 }];
-        return Some(Shares { origin, shares });
+        let message = format!(
+            "no backend with a weight above 0 can be used, so requests go to the endpoints of `{}` itself; give a backend that has endpoints a weight",
+            split.spec.service
+        );
+        problems.push(Problem::new(Code::WEIGHTS_ALL_ZERO, origin.clone(), message));
+        usable.push((Name::Cluster(services::name_of_port(root, port)), Weight::whole(1)));
     }
     Some(Shares { origin, shares: scale(usable) })
 }
@@ -136,7 +127,7 @@ fn holding<'w>(world: &'w World, root: &Service) -> Option<&'w Arc<TrafficSplit>
             && namespace_of(&split.metadata) == namespace
             && split.spec.matches.as_ref().is_none_or(Vec::is_empty)
     });
-    splits.min_by_key(|split| age(&split.metadata)).filter(|_| !services::is_headless(root))
+    splits.min_by_key(|split| age(&split.metadata)).filter(|_| services::not_dialled(root).is_none())
 }
 
 /// `cart`, `cart.shop`, `cart.shop.svc` or `cart.shop.svc.cluster.local`, in the split's own namespace.
@@ -146,7 +137,7 @@ fn service_name<'a>(host: &'a str, namespace: &str) -> Option<&'a str> {
     (rest.is_empty() || rest == ".svc" || rest.starts_with(".svc.")).then_some(name)
 }
 
-/// The backend at the port of the same number as the root's (SMI), if it can take its share.
+/// The backend at the port of the same number as the root's (SMI), or what it lacks to take its share.
 fn backend_cluster(
     world: &World,
     split: &TrafficSplit,
@@ -154,40 +145,20 @@ fn backend_cluster(
     port: &core::ServicePort,
 ) -> Result<Name, (Code, String)> {
     let namespace = namespace_of(&split.metadata);
-    let number = port.port as u16;
-    let name = service_name(host, namespace).ok_or_else(|| {
-        (
-            Code::BACKEND_NOT_PERMITTED,
-            format!("`{host}` is in another namespace; a backend must be in `{namespace}`"),
-        )
-    })?;
-    let name = ServicePort::new(namespace, name, number);
-    if world.service(&name.namespace, &name.service).is_none() {
-        return Err((
-            Code::BACKEND_MISSING,
-            format!(
-                "there is no Service `{}` in namespace `{namespace}`; its share goes to the others until there is",
-                name.service
-            ),
-        ));
-    }
-    let Some((service, _, declared)) = services::find(world, &name) else {
-        return Err((
-            Code::BACKEND_PORT_MISSING,
-            format!(
-                "Service `{}` has no port {number}; its share of that port goes to the others until it has",
-                name.service
-            ),
-        ));
+    let Some(backend) = service_name(host, namespace) else {
+        let message = format!("`{host}` must be a Service in namespace `{namespace}`");
+        return Err((Code::BACKEND_NOT_PERMITTED, message));
+    };
+    let Some(service) = world.service(namespace, backend) else {
+        let message = format!("namespace `{namespace}` has no Service `{backend}`");
+        return Err((Code::BACKEND_MISSING, message));
+    };
+    let name = services::name_of_port(service, port);
+    let Some((_, _, declared)) = services::find(world, &name) else {
+        return Err((Code::BACKEND_PORT_MISSING, format!("Service `{backend}` has no port {}", port.port)));
     };
     if services::endpoints(world, service, declared, &mut Vec::new()).is_empty() {
-        return Err((
-            Code::NO_ENDPOINTS,
-            format!(
-                "Service `{}` has no endpoint that can be used; its share goes to the others until it has",
-                name.service
-            ),
-        ));
+        return Err((Code::NO_ENDPOINTS, format!("Service `{backend}` has no endpoint that can be used")));
     }
     Ok(Name::Cluster(name))
 }

@@ -3,13 +3,12 @@
 use gauze_crds::gateway::ParentReference;
 use gauze_crds::{GrpcRoute, HttpRoute};
 use gauze_model::Origin;
-use gauze_model::name::ServicePort;
 use k8s_openapi::api::core::v1 as core;
 use serde_json::json;
 
 use super::parents::{self, Parent};
 use super::{Side, attached, conflict, grpc, http};
-use crate::translate::{Judgement, name_of, namespace_of};
+use crate::translate::{Judgement, namespace_of, services};
 use crate::world::World;
 
 pub(in crate::translate) fn judge_http(world: &World, route: &HttpRoute) -> Vec<Judgement> {
@@ -17,7 +16,7 @@ pub(in crate::translate) fn judge_http(world: &World, route: &HttpRoute) -> Vec<
     judge(world, &route.spec.parent_refs, namespace, &origin, |parent, judgement| {
         let side = side(namespace, parent);
         let loses = |port: &&core::ServicePort| {
-            !attached(world, &service_port(parent, port), port, side).grpc.is_empty()
+            !attached(world, &services::name_of_port(parent.service, port), port, side).grpc.is_empty()
         };
         if parent.ports.iter().all(loses) {
             judgement.refused = Some(conflict(route));
@@ -26,9 +25,12 @@ pub(in crate::translate) fn judge_http(world: &World, route: &HttpRoute) -> Vec<
         for port in &parent.ports {
             match loses(port) {
                 true => judgement.problems.push(conflict(route)),
-                false => {
-                    drop(http::rules(world, route, &service_port(parent, port), &mut judgement.problems))
-                }
+                false => drop(http::rules(
+                    world,
+                    route,
+                    &services::name_of_port(parent.service, port),
+                    &mut judgement.problems,
+                )),
             }
         }
     })
@@ -38,7 +40,7 @@ pub(in crate::translate) fn judge_grpc(world: &World, route: &GrpcRoute) -> Vec<
     let (namespace, origin) = (namespace_of(&route.metadata), grpc::origin(route));
     judge(world, &route.spec.parent_refs, namespace, &origin, |parent, judgement| {
         for port in &parent.ports {
-            grpc::rules(world, route, &service_port(parent, port), &mut judgement.problems);
+            grpc::rules(world, route, &services::name_of_port(parent.service, port), &mut judgement.problems);
         }
     })
 }
@@ -68,9 +70,4 @@ fn side<'a>(namespace: &'a str, parent: &Parent<'_>) -> Side<'a> {
         true => Side::Producer,
         false => Side::Consumer(namespace),
     }
-}
-
-fn service_port(parent: &Parent<'_>, port: &core::ServicePort) -> ServicePort {
-    let metadata = &parent.service.metadata;
-    ServicePort::new(namespace_of(metadata), name_of(metadata), port.port as u16)
 }

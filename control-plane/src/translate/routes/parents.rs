@@ -76,13 +76,8 @@ fn attach<'w>(
             ),
         );
     };
-    if services::is_headless(service) {
-        return problem(
-            Code::HEADLESS_PARENT,
-            format!(
-                "Service `{name}` is headless: its clients dial pods, which are never routed; attach the route to a Service with a ClusterIP"
-            ),
-        );
+    if let Some((code, message)) = services::not_dialled(service) {
+        return problem(code, message);
     }
     let ports: Vec<_> =
         services::tcp_ports(service).map(|(_, port)| port).filter(|port| selects(reference, port)).collect();
