@@ -8,6 +8,7 @@
 pub mod client;
 mod outgoing; // a message on its way out
 pub mod server;
+mod watch; // the client's end, and the time
 mod wire; // the connection, and reading from it
 
 use std::cell::RefCell;

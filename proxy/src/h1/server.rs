@@ -8,19 +8,20 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use gauze_model::Code;
 use gauze_model::framing::{HeadScan, Limits, RequestHead, request_head, write_response_head};
 use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::outgoing::{Framing, Outgoing, WriteError, framing_of, settle};
-use super::wire::Wire;
+use super::watch::{Alarm, Watch};
+use super::wire::{Broken, Wire};
 use super::{Incoming, ReadError};
 use crate::body::{Body, BodyError};
 use crate::refusal::Refusal;
@@ -115,8 +116,11 @@ where
                 Err(ServeError::Refused(refusal)) => return Box::pin(connection.refuse(refusal)).await,
                 Err(error) => return Err(error),
             };
-            if Box::pin(connection.carry(head, &handler)).await? == After::Close {
-                return Box::pin(connection.close()).await;
+            match Box::pin(connection.carry(head, &handler)).await {
+                Ok(After::NextRequest) => {}
+                Ok(After::Close) => return Box::pin(connection.close()).await,
+                Err(ServeError::Refused(refusal)) => return Box::pin(connection.refuse(refusal)).await,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -161,10 +165,7 @@ impl<D: Future<Output = ()>> Connection<D> {
                 let deadline = *first_byte.get_or_insert_with(Instant::now) + self.settings.header_timeout;
                 return self.alarm.poll(deadline, cx).map(|()| Err(too_late()));
             }
-            if !self.drained && self.drain.as_mut().poll(cx).is_ready() {
-                self.drained = true;
-            }
-            if self.drained {
+            if is_drained(&mut self.drained, self.drain.as_mut(), cx) {
                 return Poll::Ready(Ok(None));
             }
             self.alarm.poll(idle_since + self.settings.idle_timeout, cx).map(|()| Ok(None))
@@ -176,8 +177,7 @@ impl<D: Future<Output = ()>> Connection<D> {
     fn read_head(&self, bytes: Bytes) -> Result<RequestHead, ServeError> {
         let head = request_head(bytes, &self.settings.limits)
             .map_err(|problem| unreadable(ReadError::Malformed(problem)))?;
-        let not_ours = head.method == Method::CONNECT || leaves_http(&head.headers);
-        if not_ours {
+        if head.method == Method::CONNECT || leaves_http(&head.headers) {
             let detail = "neither CONNECT nor Upgrade is carried yet";
             return Err(ServeError::Refused(Refusal::new(Code::METHOD_NOT_SUPPORTED, detail)));
         }
@@ -207,12 +207,12 @@ impl<D: Future<Output = ()>> Connection<D> {
             let mut answer = pin!(handler(request));
             poll_fn(|cx| match answer.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
-                Poll::Pending => watch.poll(&self.wire, cx).map(|()| Err(ServeError::Abandoned)),
+                Poll::Pending => watch.poll(&self.wire, cx).map(|broken| Err(ServeError::from(broken))),
             })
             .await?
         };
 
-        let drained = poll_fn(|cx| Poll::Ready(self.poll_drained(cx))).await;
+        let drained = poll_fn(|cx| Poll::Ready(is_drained(&mut self.drained, self.drain.as_mut(), cx))).await;
         let (mut outgoing, after) = self.response(response, &asked, drained);
         let sent = self.send(&mut outgoing, &mut watch).await;
         if sent.is_err() && outgoing.ends_with_the_connection() {
@@ -226,23 +226,24 @@ impl<D: Future<Output = ()>> Connection<D> {
         Ok(After::NextRequest)
     }
 
+    /// Writes the response, for as long as somebody waits for it and something moves.
     async fn send<B>(&mut self, outgoing: &mut Outgoing<B>, watch: &mut Watch) -> Result<(), ServeError>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
         B::Error: Into<BodyError>,
     {
-        let mut moved = (0, None);
+        let mut moved: Option<(u64, Instant)> = None;
         poll_fn(|cx| {
             if let Poll::Ready(sent) = outgoing.poll(&self.wire, cx) {
                 return Poll::Ready(sent.map_err(ServeError::from));
             }
-            if watch.poll(&self.wire, cx).is_ready() {
+            if watch.poll(&self.wire, cx) == Poll::Ready(Broken::Connection) {
                 return Poll::Ready(Err(ServeError::Abandoned));
             }
-            if moved.0 != outgoing.written || moved.1.is_none() {
-                moved = (outgoing.written, Some(Instant::now()));
-            }
-            let since = moved.1.unwrap_or_else(Instant::now);
+            let (_, since) = match moved.filter(|(written, _)| *written == outgoing.written) {
+                Some(moved) => moved,
+                None => *moved.insert((outgoing.written, Instant::now())),
+            };
             self.alarm.poll(since + self.settings.idle_timeout, cx).map(|()| Err(ServeError::Stalled))
         })
         .await
@@ -264,11 +265,6 @@ impl<D: Future<Output = ()>> Connection<D> {
         request
     }
 
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> bool {
-        self.drained = self.drained || self.drain.as_mut().poll(cx).is_ready();
-        self.drained
-    }
-
     fn response<B>(&self, response: Response<B>, asked: &Asked, drained: bool) -> (Outgoing<B>, After)
     where
         B: http_body::Body<Data = Bytes> + Unpin,
@@ -279,7 +275,11 @@ impl<D: Future<Output = ()>> Connection<D> {
         // A client that was never told to continue may send its body or not: what follows cannot be read.
         let in_doubt = self.wire.borrow().owes_continue();
         let last = !asked.persistent || drained || in_doubt || framing == Framing::UntilClose;
-        let after = if last || says_close(&parts.headers) { After::Close } else { After::NextRequest };
+        let after = if last || lists(&parts.headers, &CONNECTION, b"close") {
+            After::Close
+        } else {
+            After::NextRequest
+        };
         let connection = match after {
             After::Close => Some("close"),
             After::NextRequest if asked.version == Version::HTTP_10 => Some("keep-alive"),
@@ -306,7 +306,7 @@ impl<D: Future<Output = ()>> Connection<D> {
             loop {
                 let forwarded = Rc::strong_count(&self.wire) > 1;
                 let mut wire = self.wire.borrow_mut();
-                if wire.body_has_ended() || wire.body_has_failed() || discarded > DISCARD_MAX {
+                if wire.body_has_ended() || wire.broken_body().is_some() || discarded > DISCARD_MAX {
                     return Poll::Ready(wire.body_has_ended());
                 }
                 if forwarded {
@@ -366,72 +366,26 @@ impl<D: Future<Output = ()>> Connection<D> {
     }
 }
 
-/// Sees that the client has gone while its request is under way.
-struct Watch {
-    /// How long it may wait after its FIN.
-    patience: Duration,
-    /// When its FIN was read.
-    half_closed: Option<Instant>,
-    alarm: Alarm,
-}
-
-impl Watch {
-    fn new(patience: Duration) -> Watch {
-        Watch { patience, half_closed: None, alarm: Alarm::default() }
-    }
-
-    fn poll(&mut self, wire: &RefCell<Wire>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut wire = wire.borrow_mut();
-        if wire.body_has_failed() {
-            return Poll::Ready(());
-        }
-        if self.half_closed.is_none() {
-            if !wire.body_has_ended() {
-                wire.wait_for_body(cx);
-                return Poll::Pending;
-            }
-            if !wire.buffer.is_empty() {
-                return Poll::Pending; // the next request is here already; it waits its turn
-            }
-            match ready!(wire.poll_fill(cx)) {
-                Ok(0) => self.half_closed = Some(Instant::now()),
-                Ok(_) => return Poll::Pending,
-                Err(_) => return Poll::Ready(()),
-            }
-        }
-        let since = self.half_closed.unwrap_or_else(Instant::now);
-        self.alarm.poll(since + self.patience, cx)
-    }
-}
-
-/// A timer that is set anew only when it rings too early: a busy connection touches no timer at all.
-#[derive(Default)]
-struct Alarm {
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Alarm {
-    /// Ready at `deadline`; each call may name another one.
-    fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
-        }
-        ready!(sleep.as_mut().poll(cx));
-        if sleep.deadline() < deadline {
-            sleep.as_mut().reset(deadline);
-            return sleep.as_mut().poll(cx);
-        }
-        Poll::Ready(())
-    }
+fn is_drained(known: &mut bool, drain: Pin<&mut impl Future>, cx: &mut Context<'_>) -> bool {
+    *known = *known || drain.poll(cx).is_ready();
+    *known
 }
 
 fn unreadable(error: ReadError) -> ServeError {
     match error {
-        ReadError::Malformed(problem) => {
-            ServeError::Refused(Refusal::new(problem.code(), problem.to_string()))
-        }
+        ReadError::Malformed(problem) => Broken::Framing(problem).into(),
         other => ServeError::Read(other),
+    }
+}
+
+impl From<Broken> for ServeError {
+    fn from(broken: Broken) -> ServeError {
+        match broken {
+            Broken::Connection => ServeError::Abandoned,
+            Broken::Framing(problem) => {
+                ServeError::Refused(Refusal::new(problem.code(), problem.to_string()))
+            }
+        }
     }
 }
 
@@ -442,21 +396,16 @@ fn too_late() -> ServeError {
 /// Whether the client asks for another protocol. `h2c` is passed over, as every server may (RFC 9113, 3.1):
 /// clients that offer it go on with HTTP/1.1.
 fn leaves_http(headers: &HeaderMap) -> bool {
-    let offers =
-        headers.get_all(UPGRADE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    says(headers, b"upgrade")
-        && offers.map(<[u8]>::trim_ascii).any(|offer| !offer.eq_ignore_ascii_case(b"h2c"))
+    lists(headers, &CONNECTION, b"upgrade")
+        && headers.contains_key(UPGRADE)
+        && !lists(headers, &UPGRADE, b"h2c")
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
-    says(headers, b"close")
-}
-
-/// Whether `Connection` lists this option.
-fn says(headers: &HeaderMap, option: &[u8]) -> bool {
-    let options =
-        headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    options.map(<[u8]>::trim_ascii).any(|listed| listed.eq_ignore_ascii_case(option))
+/// Whether one of the members of a list field is this one.
+fn lists(headers: &HeaderMap, name: &HeaderName, member: &[u8]) -> bool {
+    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let mut members = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    members.any(|listed| listed.eq_ignore_ascii_case(member))
 }
 
 /// RFC 9112, 6.3, seen from the sender.

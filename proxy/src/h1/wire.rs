@@ -49,7 +49,15 @@ enum Reading {
     UntilClose,
     /// The data has ended, these are to be handed out.
     Trailers(Box<HeaderMap>),
-    Failed,
+    Broken(Broken),
+}
+
+/// Why a body will not be read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The connection failed or ended.
+    Connection,
+    Framing(Malformed),
 }
 
 struct Chunks {
@@ -103,8 +111,11 @@ impl Wire {
         matches!(self.body, Reading::Ended)
     }
 
-    pub(super) fn body_has_failed(&self) -> bool {
-        matches!(self.body, Reading::Failed)
+    pub(super) fn broken_body(&self) -> Option<Broken> {
+        match self.body {
+            Reading::Broken(broken) => Some(broken),
+            _ => None,
+        }
     }
 
     /// The client waits for `100 Continue`, of which nothing was written.
@@ -116,7 +127,7 @@ impl Wire {
         match self.body {
             Reading::Ended | Reading::Trailers(_) => SizeHint::with_exact(0),
             Reading::Length(length) => SizeHint::with_exact(length),
-            Reading::Chunked(_) | Reading::UntilClose | Reading::Failed => SizeHint::default(),
+            Reading::Chunked(_) | Reading::UntilClose | Reading::Broken(_) => SizeHint::default(),
         }
     }
 
@@ -134,8 +145,11 @@ impl Wire {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
         let frame = ready!(self.poll_frame(cx));
-        if frame.is_err() {
-            self.body = Reading::Failed;
+        if let Err(error) = &frame {
+            self.body = Reading::Broken(match error {
+                ReadError::Malformed(problem) => Broken::Framing(*problem),
+                ReadError::Io(_) | ReadError::Incomplete => Broken::Connection,
+            });
         }
         if frame.is_err() || self.body_has_ended() {
             self.other.take_if(|other| other.will_wake(cx.waker())); // it runs already
@@ -152,7 +166,7 @@ impl Wire {
             }
             match self.body {
                 Reading::Ended => return Poll::Ready(Ok(None)),
-                Reading::Failed => return Poll::Ready(Err(ReadError::Incomplete)),
+                Reading::Broken(_) => return Poll::Ready(Err(ReadError::Incomplete)),
                 Reading::Length(_) | Reading::Chunked(_) | Reading::UntilClose | Reading::Trailers(_) => {}
             }
             if ready!(self.poll_fill(cx))? > 0 {
@@ -168,7 +182,7 @@ impl Wire {
     /// The next frame, if enough of it is in the buffer.
     fn next_frame(&mut self) -> Result<Option<Frame<Bytes>>, Malformed> {
         match &mut self.body {
-            Reading::Ended | Reading::Failed => Ok(None),
+            Reading::Ended | Reading::Broken(_) => Ok(None),
             Reading::Trailers(trailers) => {
                 let trailers = std::mem::take(&mut **trailers);
                 self.body = Reading::Ended;

@@ -157,6 +157,22 @@ fn a_broken_body_ends_the_connection() {
     });
 }
 
+#[test]
+fn a_body_that_breaks_before_the_response_is_refused_by_code() {
+    on_a_worker(async {
+        let (mut client, server) = pair().await;
+        let outcome = start(server, Settings::default(), async |request: Request<Body>| {
+            whole(request.into_body()).await;
+            std::future::pending().await // as a proxy whose upstream waits for the rest
+        });
+        say(&mut client, "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n").await;
+        let heard = read_until(&mut client, "\n\r\n").await;
+        assert!(heard.starts_with("HTTP/1.1 400 ") && heard.contains("gauze-error: M3104"), "{heard}");
+        drop(client);
+        assert!(matches!(outcome.await.unwrap(), Err(ServeError::Refused(_))));
+    });
+}
+
 /// A body of unknown length, with a trailer.
 fn streamed() -> StreamBody<impl futures_util::Stream<Item = Result<http_body::Frame<Bytes>, BodyError>>> {
     let mut trailers = http::HeaderMap::new();
