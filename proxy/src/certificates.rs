@@ -102,20 +102,23 @@ impl Certificates {
                 Ok(life) => {
                     tracing::info!(identity = %self.identity, life_s = life.as_secs(), "certificate received");
                     self.metrics.certificate_renewals.inc();
-                    backoff = retry(Some(life));
-                    complaint.over();
+                    (backoff, complaint) = (retry(Some(life)), Complaint::default());
                     half_life(life, fastrand::f64())
                 }
                 Err(error) => {
-                    if complaint.is_new(&error) {
-                        let code = self.code(&error).map(|code| code.to_string());
-                        tracing::warn!(code, %error, "no new certificate; trying again");
-                    }
                     self.metrics.certificate_failures.inc();
+                    self.complain(&error, &mut complaint);
                     backoff.pause(fastrand::f64())
                 }
             };
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn complain(&self, error: &CertificateError, complaint: &mut Complaint) {
+        if complaint.is_new(error) {
+            let code = self.code(error).map(|code| code.to_string());
+            tracing::warn!(code, %error, "no new certificate; trying again");
         }
     }
 

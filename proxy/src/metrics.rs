@@ -68,97 +68,71 @@ impl Metrics {
     pub fn new() -> Metrics {
         let mut families = Registrar { registry: Registry::new(), descriptions: Vec::new() };
         let f = &mut families;
-        f.gauge("gauze_build_info", "Always 1; the version of the proxy", &["version"])
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
+        let version = f.gauge("gauze_build_info", "Always 1; the version of the proxy", &["version"]);
+        version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics {
             edges: edge::Edges::new(f),
-            ready: one(&f.gauge(
-                "gauze_ready",
-                "1 when the proxy has a certificate and its inbound resource",
-                &[],
-            )),
-            certificate_expiry: one(&f.gauge(
+            ready: f.one_gauge("gauze_ready", "1 when the proxy has a certificate and its inbound resource"),
+            certificate_expiry: f.one_gauge(
                 "gauze_certificate_expiry_timestamp_seconds",
                 "When the certificate in use expires, in seconds since 1970; 0 without one",
-                &[],
-            )),
-            certificate_renewals: first(&f.counter(
-                "gauze_certificate_renewals_total",
-                "Certificates received",
-                &[],
-            )),
-            certificate_failures: first(&f.counter(
+            ),
+            certificate_renewals: f.one_counter("gauze_certificate_renewals_total", "Certificates received"),
+            certificate_failures: f.one_counter(
                 "gauze_certificate_failures_total",
                 "Certificate requests that failed and are repeated",
-                &[],
-            )),
-            control_plane_connected: one(&f.gauge(
-                "gauze_control_plane_connected",
-                "1 while the configuration stream is open",
-                &[],
-            )),
-            control_plane_failures: first(&f.counter(
+            ),
+            control_plane_connected: f
+                .one_gauge("gauze_control_plane_connected", "1 while the configuration stream is open"),
+            control_plane_failures: f.one_counter(
                 "gauze_control_plane_failures_total",
                 "Configuration streams that could not be opened, or ended",
-                &[],
-            )),
-            resources_refused: one(&f.gauge(
+            ),
+            resources: f.gauge("gauze_resources", "Resources held, by kind", &["kind"]),
+            resources_refused: f.one_gauge(
                 "gauze_resources_refused",
                 "Resources that this proxy refuses; the last good version of each serves",
-                &[],
-            )),
-            names: one(&f.gauge("gauze_names", "Destinations that this proxy is subscribed to", &[])),
-            names_kept: one(&f.gauge(
+            ),
+            names: f.one_gauge("gauze_names", "Destinations that this proxy is subscribed to"),
+            names_kept: f.one_gauge(
                 "gauze_names_kept",
                 "Last answers kept of destinations that are no longer subscribed to",
-                &[],
-            )),
-            names_evicted: first(&f.counter(
+            ),
+            names_evicted: f.one_counter(
                 "gauze_names_evicted_total",
                 "Destinations unsubscribed to make room for others (`--names-max`)",
-                &[],
-            )),
-            answers_missing: first(&f.counter(
+            ),
+            answers_missing: f.one_counter(
                 "gauze_answers_missing_total",
                 "Connections whose destination the control plane did not decide in time (`--answer-timeout`)",
-                &[],
-            )),
-            connections_outside: first(&f.counter(
-                "gauze_connections_outside_total",
-                "Connections passed through to a destination that is outside the mesh or unknown to it",
-                &[],
-            )),
-            detect_silent: first(&f.counter(
-                "gauze_detect_silent_total",
-                "Connections on undeclared ports that were silent until the detection time-out",
-                &[],
-            )),
-            access_log_dropped: first(&f.counter(
-                "gauze_access_log_dropped_total",
-                "Access log lines dropped because the reader of stdout was slower than the traffic",
-                &[],
-            )),
-            resources: f.gauge("gauze_resources", "Resources held, by kind", &["kind"]),
+            ),
             connections_opened: f.counter(
                 "gauze_connections_opened_total",
                 "Connections accepted",
-                &["direction", "tls"],
+                &DOWNSTREAM,
             ),
-            connections_open: f.gauge(
-                "gauze_connections_open",
-                "Accepted connections open now",
-                &["direction", "tls"],
-            ),
+            connections_open: f.gauge("gauze_connections_open", "Accepted connections open now", &DOWNSTREAM),
             connections_refused: f.counter(
                 "gauze_connections_refused_total",
                 "Connections closed by the proxy before a request, by problem code",
                 &["direction", "error"],
             ),
+            connections_outside: f.one_counter(
+                "gauze_connections_outside_total",
+                "Connections passed through to a destination that is outside the mesh or unknown to it",
+            ),
+            detect_silent: f.one_counter(
+                "gauze_detect_silent_total",
+                "Connections on undeclared ports that were silent until the detection time-out",
+            ),
             limits_reached: f.counter(
                 "gauze_limits_reached_total",
                 "How often a limit of the proxy was reached, by its flag",
                 &["limit"],
+            ),
+            access_log_dropped: f.one_counter(
+                "gauze_access_log_dropped_total",
+                "Access log lines dropped because the reader of stdout was slower than the traffic",
             ),
             registry: families.registry,
             descriptions: families.descriptions,
@@ -237,7 +211,19 @@ pub(crate) struct Registrar {
     descriptions: Vec<Description>,
 }
 
+/// The labels of accepted connections.
+const DOWNSTREAM: [&str; 2] = ["direction", "tls"];
+
 impl Registrar {
+    /// A family without labels, and so its only series.
+    fn one_counter(&mut self, name: &str, help: &str) -> IntCounter {
+        self.counter(name, help, &[]).with_label_values::<&str>(&[])
+    }
+
+    fn one_gauge(&mut self, name: &str, help: &str) -> IntGauge {
+        self.gauge(name, help, &[]).with_label_values::<&str>(&[])
+    }
+
     fn counter(&mut self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register("counter", name, help, labels, IntCounterVec::new(Opts::new(name, help), labels))
     }
@@ -269,15 +255,6 @@ impl Registrar {
         });
         family
     }
-}
-
-/// The only series of a family without labels.
-fn one(family: &IntGaugeVec) -> IntGauge {
-    family.with_label_values::<&str>(&[])
-}
-
-fn first(family: &IntCounterVec) -> IntCounter {
-    family.with_label_values::<&str>(&[])
 }
 
 #[cfg(test)]

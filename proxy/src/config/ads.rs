@@ -100,34 +100,8 @@ impl Ads {
         config: Arc<Config>,
         metrics: Arc<Metrics>,
     ) -> Ads {
-        let (workload, limits) = (&settings.workload, &settings.limits);
-        let targets = Targets::new(own_addresses(settings));
-        let node = Node {
-            id: format!("{}/{}", workload.namespace, workload.pod),
-            cluster: workload.app.clone(),
-            user_agent_name: "gauze".to_owned(),
-            ..Node::default()
-        };
-        let mut client = DeltaClient::new(node);
-        client.want(Name::Inbound { namespace: workload.namespace.clone(), pod: workload.pod.clone() });
-        Ads {
-            control_plane,
-            credentials,
-            events: Events { asks, sweep: tokio::time::interval(SWEEP_INTERVAL) },
-            state: State {
-                config,
-                metrics,
-                client,
-                targets,
-                names: Subscriptions::new(limits.names_max, limits.name_idle_timeout),
-                kept: Kept::default(),
-                snapshot: Arc::default(),
-                rejections: Arc::new([]),
-                viewer: workload.namespace.clone(),
-                mesh_networks: settings.interception.mesh_networks.clone(),
-                connected: false,
-            },
-        }
+        let events = Events { asks, sweep: tokio::time::interval(SWEEP_INTERVAL) };
+        Ads { control_plane, credentials, events, state: State::new(settings, config, metrics) }
     }
 
     /// Runs for as long as the process.
@@ -236,6 +210,26 @@ impl Events {
 }
 
 impl State {
+    /// Wants this pod's `inbound/`, and nothing else yet.
+    fn new(settings: &Settings, config: Arc<Config>, metrics: Arc<Metrics>) -> State {
+        let (workload, limits) = (&settings.workload, &settings.limits);
+        let mut client = DeltaClient::new(node(settings));
+        client.want(Name::Inbound { namespace: workload.namespace.clone(), pod: workload.pod.clone() });
+        State {
+            config,
+            metrics,
+            client,
+            targets: Targets::new(own_addresses(settings)),
+            names: Subscriptions::new(limits.names_max, limits.name_idle_timeout),
+            kept: Kept::default(),
+            snapshot: Arc::default(),
+            rejections: Arc::new([]),
+            viewer: workload.namespace.clone(),
+            mesh_networks: settings.interception.mesh_networks.clone(),
+            connected: false,
+        }
+    }
+
     fn handle(&mut self, event: Event) -> Requests {
         match event {
             Event::Asked(address) => self.ask(address),
@@ -371,6 +365,17 @@ impl State {
         self.metrics.hold(Kind::Routes, self.snapshot.routes.len());
         self.metrics.hold(Kind::Cluster, self.snapshot.clusters.len());
         self.metrics.hold(Kind::Endpoints, self.snapshot.endpoints.len());
+    }
+}
+
+/// Who we say that we are; our certificate must agree.
+fn node(settings: &Settings) -> Node {
+    let workload = &settings.workload;
+    Node {
+        id: format!("{}/{}", workload.namespace, workload.pod),
+        cluster: workload.app.clone(),
+        user_agent_name: "gauze".to_owned(),
+        ..Node::default()
     }
 }
 
