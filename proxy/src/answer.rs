@@ -139,6 +139,30 @@ impl Exchange {
     }
 }
 
+impl Outgoing {
+    /// The request once more, where that costs nothing: its body is empty or at hand. It is for a
+    /// connection that turns out to have ended; a body that streams is kept by nobody (retries will).
+    pub(crate) fn copy(request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
+        let Outgoing { body, progress } = request.body();
+        let body = match body {
+            Body::Full(bytes) => Body::Full(bytes.clone()),
+            body if http_body::Body::is_end_stream(body) => Body::Empty,
+            _ => return None,
+        };
+        let mut copy = Request::new(Outgoing { body, progress: Rc::clone(progress) });
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        copy.headers_mut().clone_from(request.headers());
+        Some(copy)
+    }
+
+    /// It goes out from its start: what was sent before does not count.
+    pub(crate) fn restart(&self) {
+        self.progress.moved.set(0);
+    }
+}
+
 impl http_body::Body for Outgoing {
     type Data = Bytes;
     type Error = BodyError;
@@ -236,5 +260,13 @@ impl Idle {
             timer.as_mut().reset(Instant::now() + limit);
         }
         timer.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+impl Outgoing {
+    /// A body that nobody watches.
+    pub(crate) fn of(body: Body) -> Outgoing {
+        Outgoing { body, progress: Rc::default() }
     }
 }

@@ -189,6 +189,7 @@ impl Pool {
         to: &Arc<EndpointTarget>,
         mut request: Request<Outgoing>,
     ) -> Result<(Response<Body>, StreamHeld), Refusal> {
+        let mut copy = Outgoing::copy(&request);
         loop {
             let (stream, is_reused) = self.stream(worker, to).await?;
             let mut sender = stream.0.sender.clone();
@@ -196,10 +197,13 @@ impl Pool {
                 Ok(response) => return Ok((response.map(Body::from), stream)),
                 Err(failed) => failed,
             };
-            match failed.take_message() {
-                Some(unsent) if is_reused => request = unsent,
-                _ => return Err(broken(to, code_of(failed.error()), failed.error())),
-            }
+            let unsent = failed.take_message().filter(|_| is_reused);
+            let unprocessed = || copy.take().filter(|_| was_not_processed(failed.error()));
+            request = match unsent.or_else(unprocessed) {
+                Some(request) => request,
+                None => return Err(broken(to, code_of(failed.error()), failed.error())),
+            };
+            request.body().restart();
         }
     }
 
@@ -387,6 +391,19 @@ fn code_of(error: &hyper::Error) -> Code {
     Code::UPSTREAM_RESET
 }
 
+/// Whether the peer says that it did not look at the request: the stream is above the last one of its
+/// GOAWAY, or refused (RFC 9113, 6.8 and 8.7).
+fn was_not_processed(error: &hyper::Error) -> bool {
+    let says_so = |error: &h2::Error| match error.reason() {
+        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+        Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
+        _ => false,
+    };
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref())
+        .any(|error: &h2::Error| error.is_remote() && says_so(error))
+}
+
 /// An error and what is behind it.
 fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
@@ -450,3 +467,6 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
         tokio::task::spawn_local(task);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,3 +176,6 @@ async fn read_some(stream: &mut Stream, bytes: &mut BytesMut) -> io::Result<usiz
     bytes.reserve(CHUNK);
     stream.read_buf(bytes).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -481,3 +481,16 @@ impl Drop for Permit {
         }
     }
 }
+
+#[cfg(test)]
+impl EndpointTarget {
+    /// A plain endpoint of a cluster with these limits.
+    pub(crate) fn for_tests(address: SocketAddr, limits: Limits) -> Arc<EndpointTarget> {
+        let app = EndpointTarget::app(address, Metrics::new().nowhere(Direction::Outbound));
+        let terms = Terms { connect_timeout: CONNECT_TIMEOUT, limits, live: Arc::default() };
+        Arc::new(EndpointTarget { terms: Arc::new(terms), ..app })
+    }
+}
+
+#[cfg(test)]
+mod tests;

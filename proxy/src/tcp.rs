@@ -302,3 +302,6 @@ impl Idle {
         self.timer.as_mut().poll(cx).map(|()| io::ErrorKind::TimedOut.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,3 +198,30 @@ impl Worker {
         self.peer_values[usize::from(version == Version::HTTP_2)].clone()
     }
 }
+
+#[cfg(test)]
+impl Worker {
+    /// The only worker of a proxy that knows nothing yet.
+    pub(crate) fn for_tests() -> Rc<Worker> {
+        let settings = crate::settings::Settings::for_tests("--mode none");
+        let metrics = Arc::new(crate::metrics::Metrics::new());
+        let networks = &settings.interception.mesh_networks;
+        let limit = settings.limits.answer_timeout;
+        let (config, _asks) = crate::config::Config::new(networks, limit, metrics.answers_missing.clone());
+        let proxy = Proxy {
+            tls: crate::tls::Tls::new("cluster.local"),
+            self_check: crate::self_check::SelfCheck::new(settings.interception.mode),
+            config: Arc::new(config),
+            access_log: crate::access_log::AccessLog::off(),
+            metrics,
+            settings,
+        };
+        Rc::new(Worker::new(Arc::new(proxy), 0, watch::channel(false).1))
+    }
+
+    /// Runs a test as a worker runs: one thread, a `LocalSet`.
+    pub(crate) fn run_test(test: impl AsyncFnOnce(Rc<Worker>)) {
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build().expect("an event loop");
+        LocalSet::new().block_on(&runtime, async { test(Worker::for_tests()).await });
+    }
+}
