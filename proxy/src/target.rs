@@ -50,7 +50,7 @@ pub enum HttpRoute {
     /// A Service: through its rules.
     Table(RouteTable<Arc<ClusterTarget>>),
     /// A pod address: straight to it, by this one rule.
-    Pod(RouteRule<Arc<ClusterTarget>>),
+    Pod(Box<RouteRule<Arc<ClusterTarget>>>),
     /// The route table is known not to exist.
     Absent,
 }
@@ -202,7 +202,9 @@ impl Targets {
     ) -> OutboundTarget {
         let mut cluster = |name: &Name| self.cluster(name, snapshot, metrics);
         let http = match &outbound.http {
-            HttpTarget::Cluster(name) => HttpRoute::Pod(straight_to(cluster(name), &outbound.origin)),
+            HttpTarget::Cluster(name) => {
+                HttpRoute::Pod(Box::new(straight_to(cluster(name), &outbound.origin)))
+            }
             HttpTarget::Routes(name) => match snapshot.routes.get(name) {
                 Some(table) => HttpRoute::Table(table.resolve(&mut cluster)),
                 None => HttpRoute::Absent,
