@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 use gauze_control_plane::problem::Problem;
 use gauze_control_plane::source as sources;
-use gauze_control_plane::world::{MeshSettings, World};
+use gauze_control_plane::world::World;
 use gauze_model::why::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde_json::json;
@@ -108,7 +108,7 @@ async fn world(source: &source::Source) -> anyhow::Result<World> {
     let text = source.control_plane().get("/world").await?;
     let objects =
         sources::parse(&text).map_err(|error| anyhow::anyhow!("the control plane's world: {error}"))?;
-    Ok(World::of(MeshSettings::default(), objects))
+    Ok(World::of(source::mesh_settings(), objects))
 }
 
 impl Asked {
@@ -117,11 +117,14 @@ impl Asked {
     /// # Errors
     /// The URL names no host, or is not `http`.
     pub(crate) fn host(&self) -> Result<(&str, u16), Failure> {
-        let scheme = self.url.scheme_str().unwrap_or("http");
-        let port = match scheme {
-            "http" => 80,
-            "https" => 443,
-            other => {
+        let port = match self.url.scheme_str() {
+            Some("http") => 80,
+            Some("https") => 443,
+            None => {
+                let text = format!("`{}` has no scheme; write for example http://cart/items", self.url);
+                return Err(Failure::Usage(text));
+            }
+            Some(other) => {
                 return Err(Failure::Usage(format!(
                     "`{other}` is no scheme that is explained; write http:// or https://"
                 )));

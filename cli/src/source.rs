@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use gauze_control_plane::admin::views::objects_of;
 use gauze_control_plane::problem::Problem;
 use gauze_control_plane::source::directory;
-use gauze_control_plane::status::{self, Heard};
-use gauze_control_plane::world::{MeshSettings, Object, World};
-use serde_json::{Value, json};
+use gauze_control_plane::status::Heard;
+use gauze_control_plane::world::{MeshSettings, World};
+use serde_json::Value;
 
 use crate::admin::Endpoint;
 use crate::exit::Failure;
@@ -61,26 +62,7 @@ impl Source {
             return Ok(Seen { objects: self.control_plane().get_json("/objects").await?, live: true });
         }
         let (world, problems) = self.world()?;
-        let statuses = status::conditions(&world, &problems, &Heard::default());
-        let objects: Vec<Value> = world
-            .objects()
-            .map(|object| {
-                let key = object.key();
-                let status = statuses.iter().find(|status| status.object == key);
-                json!({
-                    "kind": key.kind,
-                    "namespace": key.namespace,
-                    "name": key.name,
-                    "parents": status.map(|status| status.parents.as_slice()).unwrap_or_default(),
-                    "problems": of(object, &problems),
-                })
-            })
-            .collect();
-        let elsewhere = |problem: &&Problem| {
-            !world.objects().any(|object| object.origin().object() == problem.origin.object())
-        };
-        let others: Vec<&Problem> = problems.iter().filter(elsewhere).collect();
-        Ok(Seen { objects: json!({ "objects": objects, "problems": others }), live: false })
+        Ok(Seen { objects: objects_of(&world, &problems, &Heard::default()), live: false })
     }
 
     /// # Errors
@@ -107,11 +89,16 @@ impl Source {
     pub(crate) fn world(&self) -> anyhow::Result<(World, Vec<Problem>)> {
         self.exists()?;
         let (objects, problems) = directory::read(&self.place.directory);
-        Ok((World::of(MeshSettings::default(), objects), problems))
+        Ok((World::of(mesh_settings(), objects), problems))
     }
 }
 
-fn of<'p>(object: &Object, problems: &'p [Problem]) -> Vec<&'p Problem> {
-    let origin = object.origin();
-    problems.iter().filter(|problem| problem.origin.object() == origin.object()).collect()
+/// What holds for the whole mesh where nobody says otherwise. The pods of a demo live on loopback.
+pub(crate) fn mesh_settings() -> MeshSettings {
+    let mut settings = MeshSettings::default();
+    settings.mesh_networks.push(DEMO_NETWORK.parse().expect("a constant"));
+    settings
 }
+
+/// Where the demo's pods are; its control plane and sidecars are told so.
+const DEMO_NETWORK: &str = "127.0.0.0/8";

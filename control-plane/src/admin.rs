@@ -26,7 +26,7 @@ use crate::logging::Logging;
 use crate::metrics::{self, Metrics};
 use crate::push::Push;
 
-mod views;
+pub mod views; // what it answers, as JSON
 
 /// Connections open at once, on socket and port together.
 const CONNECTIONS_MAX: usize = 64;

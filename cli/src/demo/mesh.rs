@@ -14,6 +14,7 @@ use super::pods::{Objects, Pod};
 use super::sidecar::{self, RunningPod, Surroundings};
 use crate::admin::Endpoint;
 use crate::exit::Failure;
+use crate::source;
 
 /// A control plane and its pods.
 pub(crate) struct Mesh {
@@ -176,11 +177,18 @@ async fn start_control_plane(
         ("--directory", directory.display().to_string()),
         ("--listen", listen.to_string()),
         ("--metrics-listen", "127.0.0.1:0".to_owned()),
+        ("--mesh-networks", mesh_networks()),
         ("--certificate-life", format!("{}ms", certificate_life.as_millis())),
     ] {
         arguments.extend([flag.to_owned(), value]);
     }
     Child::start("the control plane", &arguments, &sidecar::log(state, "control-plane")).await
+}
+
+/// The networks that the mesh asks for, the demo's own among them.
+fn mesh_networks() -> String {
+    let networks = source::mesh_settings().mesh_networks;
+    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Finds out before anything is started whether all addresses are free.

@@ -63,6 +63,9 @@ impl Screen {
             self.looks.pop_front();
         }
         let first = self.looks.front().unwrap_or(&look).clone();
+        if !self.live && self.looks.back().is_none_or(|last| last.problems != look.problems) {
+            look.problems.iter().for_each(|problem| eprintln!("{problem}"));
+        }
         if self.live {
             self.repaint(&frame(&first, &look));
         } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) && !self.looks.is_empty() {
@@ -265,9 +268,7 @@ fn line(first: &Look, last: &Look) -> String {
     });
     let failed = last.load.failed;
     let worst = if failed > 0 { format!(" ({})", last.load.worst()) } else { String::new() };
-    let problems = last.problems.iter().map(|problem| format!("\n{problem}"));
-    let edges = edges.collect::<Vec<_>>().join(" | ");
-    format!("{} requests, {failed} failed{worst} | {edges}{}", last.load.sent, problems.collect::<String>())
+    format!("{} requests, {failed} failed{worst} | {}", last.load.sent, edges.collect::<Vec<_>>().join(" | "))
 }
 
 #[cfg(test)]

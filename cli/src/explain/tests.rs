@@ -10,7 +10,7 @@ fn shop(more: &str) -> World {
     std::fs::write(directory.path().join("more.yaml"), more).unwrap();
     let (objects, problems) = directory::read(directory.path());
     assert_eq!(problems, []);
-    World::of(MeshSettings::default(), objects)
+    World::of(source::mesh_settings(), objects)
 }
 
 fn asked(from: &str, method: &str, url: &str) -> Asked {
@@ -98,7 +98,10 @@ fn wrong_usage_says_what_there_is() {
     let world = shop("");
     let error = walk::explain(&world, &asked("shop/wep", "GET", "http://cart/")).unwrap_err();
     assert!(error.to_string().contains("shop/cart, shop/payments, shop/web"), "{error}");
-    assert!(walk::explain(&world, &asked("shop/web", "GET", "/items")).is_err());
+    for url in ["/items", "cart", "ftp://cart/"] {
+        let error = walk::explain(&world, &asked("shop/web", "GET", url)).unwrap_err();
+        assert!(error.to_string().contains("http://"), "{error}");
+    }
     assert!(parse_header("x-user: 7").is_ok() && parse_header("x-user").is_err());
 }
 

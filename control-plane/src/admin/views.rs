@@ -9,19 +9,22 @@ use serde_json::{Value, json};
 
 use crate::problem::Problem;
 use crate::push::{ProxyView, Push};
-use crate::status::{self, HoldingState, ObjectStatus};
+use crate::status::{self, Heard, HoldingState, ObjectStatus};
 use crate::translate::check;
-use crate::world::{Object, ObjectKey};
+use crate::world::{Object, ObjectKey, World};
+
+pub(super) fn objects(push: &Push) -> Value {
+    objects_of(&push.world(), &push.problems(), &push.heard())
+}
 
 /// Every object with its conditions as they would stand in a cluster, and with what its source cannot read of it.
 /// `problems` at the end are those of what is no object at all (a file that does not parse).
-pub(super) fn objects(push: &Push) -> Value {
-    let (world, problems) = (push.world(), push.problems());
-    let statuses = status::conditions(&world, &problems, &push.heard());
+pub fn objects_of(world: &World, problems: &[Problem], heard: &Heard) -> Value {
+    let statuses = status::conditions(world, problems, heard);
     let mut statuses: BTreeMap<&ObjectKey, &ObjectStatus> =
         statuses.iter().map(|status| (&status.object, status)).collect();
     let origins: Vec<Origin> = world.objects().map(Object::origin).collect();
-    let found = check(&world);
+    let found = check(world);
     let mut by_object: BTreeMap<(&str, &str, &str), Vec<&Problem>> = BTreeMap::new();
     for problem in problems.iter().chain(&found) {
         by_object.entry(problem.origin.object()).or_default().push(problem);
