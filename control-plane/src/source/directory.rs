@@ -46,30 +46,34 @@ pub fn read(directory: &Path) -> (Vec<Object>, Vec<Problem>) {
 /// The directory does not exist.
 pub fn watch(directory: &Path) -> io::Result<mpsc::Receiver<Update>> {
     let directory = directory.canonicalize()?;
-    let mut changes = Changes::of(&directory);
+    let changes = Changes::of(&directory);
     let (updates, receiver) = mpsc::channel(UPDATES);
-    let follow = move || {
-        let mut files = Files::default();
-        let mut update = files.refresh(&directory);
-        update.problems.extend(changes.not_seen.clone());
-        update.events.push(Event::Synced);
-        let mut problems = update.problems.clone();
-        while updates.blocking_send(update).is_ok() {
-            update = loop {
-                if !changes.wait(&directory, || updates.is_closed()) {
-                    return;
-                }
-                let mut update = files.refresh(&directory);
-                update.problems.extend(changes.not_seen.clone());
-                if !update.events.is_empty() || update.problems != problems {
-                    break update;
-                }
-            };
-            problems.clone_from(&update.problems);
-        }
-    };
-    thread::Builder::new().name("directory".to_owned()).spawn(follow)?;
+    thread::Builder::new()
+        .name("directory".to_owned())
+        .spawn(move || follow(&directory, changes, &updates))?;
     Ok(receiver)
+}
+
+/// Tells of every change until nobody listens any more.
+fn follow(directory: &Path, mut changes: Changes, updates: &mpsc::Sender<Update>) {
+    let mut files = Files::default();
+    let mut told: Option<Vec<Problem>> = None;
+    loop {
+        let mut update = files.refresh(directory);
+        update.problems.extend(changes.not_seen.clone());
+        if told.is_none() {
+            update.events.push(Event::Synced);
+        }
+        if !update.events.is_empty() || told.as_ref() != Some(&update.problems) {
+            told = Some(update.problems.clone());
+            if updates.blocking_send(update).is_err() {
+                return;
+            }
+        }
+        if !changes.wait(directory, || updates.is_closed()) {
+            return;
+        }
+    }
 }
 
 /// What the operating system says about changes of files. Where it says nothing, it is looked at intervals.
@@ -158,36 +162,40 @@ impl Files {
     /// Reads what has changed and says what that means for the world.
     fn refresh(&mut self, directory: &Path) -> Update {
         let mut problems = Vec::new();
-        match paths(directory) {
-            Ok(paths) => {
-                self.files.retain(|path, _| paths.contains(path));
-                for path in paths {
-                    let name = name(directory, &path);
-                    self.files.entry(path.clone()).or_default().refresh(&path, &name);
-                }
-            }
-            Err(error) => {
-                let place = Place { file: directory.display().to_string(), line: 1, column: 1 };
-                let message =
-                    format!("the directory cannot be read: {error}; what was last read stays in force");
-                let problem = Problem::new(Code::OBJECT_UNREADABLE, Origin::default(), message);
-                problems.push(Problem { place: Some(place), ..problem });
-            }
+        if let Err(error) = self.read(directory) {
+            let place = Place { file: directory.display().to_string(), line: 1, column: 1 };
+            let message = format!("the directory cannot be read: {error}; what was last read stays in force");
+            let problem = Problem::new(Code::OBJECT_UNREADABLE, Origin::default(), message);
+            problems.push(Problem { place: Some(place), ..problem });
         }
-        let mut first = BTreeMap::<&ObjectKey, (&Place, &Object)>::new();
-        for file in self.files.values() {
-            problems.extend(file.problems.iter().cloned());
-            for (key, place, object) in &file.objects {
-                match first.get(key) {
-                    Some((earlier, _)) => problems.push(twice(key, place, earlier)),
-                    None => drop(first.insert(key, (place, object))),
-                }
-            }
-        }
-        let now = first.into_iter().map(|(key, (_, object))| (key.clone(), object.clone())).collect();
+        let now = self.merge(&mut problems);
         let events = changes(&self.objects, &now);
         self.objects = now;
         Update { events, problems }
+    }
+
+    fn read(&mut self, directory: &Path) -> io::Result<()> {
+        let paths = paths(directory)?;
+        self.files.retain(|path, _| paths.contains(path));
+        for path in paths {
+            let name = name(directory, &path);
+            self.files.entry(path.clone()).or_default().refresh(&path, &name);
+        }
+        Ok(())
+    }
+
+    /// The objects of all files; of one that stands in several, the first.
+    fn merge(&self, problems: &mut Vec<Problem>) -> BTreeMap<ObjectKey, Object> {
+        let mut first = BTreeMap::<&ObjectKey, (&Place, &Object)>::new();
+        problems.extend(self.files.values().flat_map(|file| file.problems.iter().cloned()));
+        for (key, place, object) in self.files.values().flat_map(|file| &file.objects) {
+            if let Some((earlier, _)) = first.get(key) {
+                problems.push(twice(key, place, earlier));
+            } else {
+                first.insert(key, (place, object));
+            }
+        }
+        first.into_iter().map(|(key, (_, object))| (key.clone(), object.clone())).collect()
     }
 }
 

@@ -45,68 +45,97 @@ fn text(node: &Node) -> Option<&str> {
 }
 
 fn read_one(file: &str, node: &Node) -> Read {
-    let field = |path: &[&str]| {
-        let found = path.iter().try_fold(node, |node, name| yaml::get(node, name));
-        found.and_then(text).unwrap_or_default()
+    let document = Document::of(file, node);
+    let place = document.place("");
+    let key = match document.identify() {
+        Ok(key) => key,
+        Err(problem) => return Read { place, key: None, object: None, problems: vec![problem] },
     };
-    let (version, kind_name) = (field(&["apiVersion"]), field(&["kind"]));
-    let kind = kind_of(version, kind_name);
-    let mut origin = Origin {
-        kind: kind_name.to_owned(),
-        namespace: field(&["metadata", "namespace"]).to_owned(),
-        name: field(&["metadata", "name"]).to_owned(),
-        ..Origin::default()
-    };
-    if origin.namespace.is_empty() && kind.is_some_and(|kind| kind != ObjectKind::Namespace) {
-        origin.namespace = DEFAULT_NAMESPACE.to_owned();
-    }
-    let problem = |code, path: &str, message: String| {
-        let (line, column) = yaml::find(node, path);
-        let place = Place { file: file.to_owned(), line, column };
-        Problem { place: Some(place), ..Problem::new(code, origin.at(path), message) }
-    };
-    let (line, column) = yaml::position(node);
-    let place = Place { file: file.to_owned(), line, column };
-    let refused = |problem| Read { place: place.clone(), key: None, object: None, problems: vec![problem] };
-    if kind_name.is_empty() || version.is_empty() {
-        let message = "this is not a Kubernetes object: it needs `apiVersion`, `kind` and `metadata.name`";
-        return refused(problem(Code::OBJECT_UNREADABLE, "", message.to_owned()));
-    }
-    let Some(kind) = kind else {
-        let message = format!("gauze does not read `{kind_name}` of `{version}`{}", did_you_mean(kind_name));
-        return refused(problem(Code::UNKNOWN_KIND, "kind", message));
-    };
-    if origin.name.is_empty() {
-        let message = "the object has no name; write one in `metadata.name`";
-        return refused(problem(Code::MISSING_FIELD, "metadata.name", message.to_owned()));
-    }
-    let key = ObjectKey::new(kind, &origin.namespace, &origin.name);
-    let mut given = yaml::to_value(node);
-    if kind != ObjectKind::Namespace {
-        given["metadata"]["namespace"] = origin.namespace.clone().into();
-    }
-    match parse(kind, given.clone()) {
-        Err((path, message)) => {
-            let problem = problem(code_of(&message), &path, message);
-            Read { key: Some(key), ..refused(problem) }
-        }
-        Ok(object) => {
-            let mut unknown = Vec::new();
-            unknown_fields(&given, &object.to_json(), "", &mut unknown);
-            let problems: Vec<Problem> = unknown
-                .iter()
-                .map(|path| {
-                    problem(
-                        Code::UNKNOWN_FIELD,
-                        path,
-                        format!("{kind} has no field `{path}`; correct or remove it"),
-                    )
-                })
-                .collect();
+    match document.understand(&key) {
+        Ok((object, problems)) => {
             // Of our own kinds, a field that has no effect must not look as if it had one.
-            let usable = problems.is_empty() || kind != ObjectKind::TrafficPolicy;
-            Read { place: place.clone(), key: Some(key), object: usable.then_some(object), problems }
+            let usable = problems.is_empty() || key.kind != ObjectKind::TrafficPolicy;
+            Read { place, key: Some(key), object: usable.then_some(object), problems }
         }
+        Err(problem) => Read { place, key: Some(key), object: None, problems: vec![problem] },
+    }
+}
+
+/// A document that may be an object.
+struct Document<'n> {
+    file: &'n str,
+    node: &'n Node,
+    version: &'n str,
+    /// What it says it is, even if that is nothing that is read.
+    origin: Origin,
+}
+
+impl<'n> Document<'n> {
+    fn of(file: &'n str, node: &'n Node) -> Document<'n> {
+        let field = |path: &[&str]| {
+            let found = path.iter().try_fold(node, |node, name| yaml::get(node, name));
+            found.and_then(text).unwrap_or_default()
+        };
+        let origin = Origin {
+            kind: field(&["kind"]).to_owned(),
+            namespace: field(&["metadata", "namespace"]).to_owned(),
+            name: field(&["metadata", "name"]).to_owned(),
+            ..Origin::default()
+        };
+        Document { file, node, version: field(&["apiVersion"]), origin }
+    }
+
+    fn place(&self, path: &str) -> Place {
+        let (line, column) = yaml::find(self.node, path);
+        Place { file: self.file.to_owned(), line, column }
+    }
+
+    fn problem(&self, code: Code, path: &str, message: impl Into<String>) -> Problem {
+        Problem { place: Some(self.place(path)), ..Problem::new(code, self.origin.at(path), message) }
+    }
+
+    /// Which object it is.
+    fn identify(&self) -> Result<ObjectKey, Problem> {
+        let Origin { kind: kind_name, namespace, name, .. } = &self.origin;
+        if kind_name.is_empty() || self.version.is_empty() {
+            let message =
+                "this is not a Kubernetes object: it needs `apiVersion`, `kind` and `metadata.name`";
+            return Err(self.problem(Code::OBJECT_UNREADABLE, "", message));
+        }
+        let Some(kind) = kind_of(self.version, kind_name) else {
+            let message =
+                format!("gauze does not read `{kind_name}` of `{}`{}", self.version, did_you_mean(kind_name));
+            return Err(self.problem(Code::UNKNOWN_KIND, "kind", message));
+        };
+        if name.is_empty() {
+            let message = "the object has no name; write one in `metadata.name`";
+            return Err(self.problem(Code::MISSING_FIELD, "metadata.name", message));
+        }
+        let namespace = match (kind, namespace.as_str()) {
+            (ObjectKind::Namespace, _) => "",
+            (_, "") => DEFAULT_NAMESPACE,
+            (_, namespace) => namespace,
+        };
+        Ok(ObjectKey::new(kind, namespace, name))
+    }
+
+    /// The object, and the fields of it that nobody understands.
+    fn understand(mut self, key: &ObjectKey) -> Result<(Object, Vec<Problem>), Problem> {
+        self.origin.namespace.clone_from(&key.namespace);
+        let mut given = yaml::to_value(self.node);
+        if !key.namespace.is_empty() {
+            given["metadata"]["namespace"] = key.namespace.clone().into();
+        }
+        let object = parse(key.kind, given.clone())
+            .map_err(|(path, message)| self.problem(code_of(&message), &path, message))?;
+        let mut unknown = Vec::new();
+        unknown_fields(&given, &object.to_json(), "", &mut unknown);
+        let problems = unknown.iter().map(|path| {
+            let message = format!("{} has no field `{path}`; correct or remove it", key.kind);
+            self.problem(Code::UNKNOWN_FIELD, path, message)
+        });
+        let problems = problems.collect();
+        Ok((object, problems))
     }
 }
 
@@ -218,6 +247,8 @@ fn is_empty(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
@@ -290,4 +321,25 @@ mod tests {
                     spec:\n  sessionAffinity: None\n  ports:\n  - {name: http, port: 80, targetPort: web}\nstatus:\n  loadBalancer: {}\n";
         assert_eq!(problems(text), Vec::<String>::new());
     }
+
+    proptest! {
+        /// Hands slip: whatever is cut out of good YAML and put elsewhere is read or reported, never a panic.
+        #[test]
+        fn no_slip_of_the_hand_is_too_much(from in 0..GOOD.len(), length in 0..40usize, to in 0..GOOD.len()) {
+            let end = (from + length).min(GOOD.len());
+            let rest = format!("{}{}", &GOOD[..from], &GOOD[end..]);
+            let to = to.min(rest.len());
+            let text = format!("{}{}{}", &rest[..to], &GOOD[from..end], &rest[to..]);
+            for node in yaml::parse(&text).unwrap_or_default() {
+                for read in read("a.yaml", &node) {
+                    prop_assert!(read.object.is_some() || !read.problems.is_empty(), "{text}");
+                }
+            }
+        }
+    }
+
+    const GOOD: &str = "apiVersion: split.smi-spec.io/v1alpha4\nkind: TrafficSplit\nmetadata:\n  name: cart\n  namespace: shop\n  \
+                        annotations: {gauze.dev/mtls: strict}\nspec:\n  service: cart\n  backends:\n  - {service: cart-v1, weight: 90}\n  \
+                        - service: cart-v2\n    weight: 500m\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  \
+                        metadata: {name: web-0}\n  spec: {containers: [{name: app}]}\n";
 }

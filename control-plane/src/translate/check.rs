@@ -1,10 +1,11 @@
 //! What is wrong with objects that have no status of their own: pods, Services, slices, namespaces.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use gauze_model::Code;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{age, annotation_path, pods, services};
@@ -35,28 +36,10 @@ pub fn check(world: &World) -> Vec<Problem> {
     for object in world.objects() {
         match object {
             Object::Namespace(namespace) => {
-                annotations(ObjectKind::Namespace, &namespace.metadata, &mut problems)
+                annotations(ObjectKind::Namespace, &namespace.metadata, &mut problems);
             }
-            Object::Pod(pod) => {
-                annotations(ObjectKind::Pod, &pod.metadata, &mut problems);
-                if pods::is_meshed(pod) {
-                    pods::strictness(world, pod, &mut problems);
-                    let own = pods::addresses(pod).into_iter();
-                    for address in own.filter(|address| pods::owns(pod, *address)) {
-                        claims.add(address, ObjectKind::Pod, &pod.metadata);
-                    }
-                }
-            }
-            Object::Service(service) => {
-                annotations(ObjectKind::Service, &service.metadata, &mut problems);
-                problems.extend(without_address(service));
-                for address in services::addresses_of(service) {
-                    claims.add(address, ObjectKind::Service, &service.metadata);
-                }
-                for (_, port) in services::tcp_ports(service) {
-                    services::endpoints(world, service, port, &mut problems);
-                }
-            }
+            Object::Pod(pod) => check_pod(world, pod, &mut claims, &mut problems),
+            Object::Service(service) => check_service(world, service, &mut claims, &mut problems),
             Object::ServiceAccount(_)
             | Object::EndpointSlice(_)
             | Object::HttpRoute(_)
@@ -69,6 +52,33 @@ pub fn check(world: &World) -> Vec<Problem> {
     let mut seen = BTreeSet::new();
     problems.retain(|problem| seen.insert((problem.origin.clone(), problem.code, problem.message.clone())));
     problems
+}
+
+fn check_pod<'w>(world: &World, pod: &'w Pod, claims: &mut Claims<'w>, problems: &mut Vec<Problem>) {
+    annotations(ObjectKind::Pod, &pod.metadata, problems);
+    if !pods::is_meshed(pod) {
+        return;
+    }
+    pods::strictness(world, pod, problems);
+    for address in pods::addresses(pod).into_iter().filter(|address| pods::owns(pod, *address)) {
+        claims.add(address, ObjectKind::Pod, &pod.metadata);
+    }
+}
+
+fn check_service<'w>(
+    world: &World,
+    service: &'w Service,
+    claims: &mut Claims<'w>,
+    problems: &mut Vec<Problem>,
+) {
+    annotations(ObjectKind::Service, &service.metadata, problems);
+    problems.extend(without_address(service));
+    for address in services::addresses_of(service) {
+        claims.add(address, ObjectKind::Service, &service.metadata);
+    }
+    for (_, port) in services::tcp_ports(service) {
+        services::endpoints(world, service, port, problems);
+    }
 }
 
 /// A Service that should have an address and has none: nobody dials it.
@@ -103,25 +113,18 @@ impl<'w> Claims<'w> {
         self.by_address.entry(address).or_default().push((kind, metadata));
     }
 
-    fn check(mut self, world: &World, problems: &mut Vec<Problem>) {
-        for (address, claims) in &mut self.by_address {
-            // As `outbound/` chooses: Services before pods, the oldest Service, the youngest pod.
-            claims.sort_by(|(kind, metadata), (other_kind, other)| {
-                let by_age = match kind {
-                    ObjectKind::Pod => age(other).cmp(&age(metadata)),
-                    _ => age(metadata).cmp(&age(other)),
-                };
-                (*kind == ObjectKind::Pod).cmp(&(*other_kind == ObjectKind::Pod)).then(by_age)
-            });
+    fn check(self, world: &World, problems: &mut Vec<Problem>) {
+        for (address, mut claims) in self.by_address {
+            claims.sort_by(rank);
             let Some(((kind, holder), others)) = claims.split_first() else { continue };
             let holder = origin(*kind, holder);
-            for (kind, metadata) in others {
+            problems.extend(others.iter().map(|(kind, metadata)| {
                 let message = format!(
                     "{holder} has the address {address} too, and connections to it go there; give each its own"
                 );
-                problems.push(Problem::new(Code::ADDRESS_SHARED, origin(*kind, metadata), message));
-            }
-            if !world.settings().mesh_networks.iter().any(|network| network.contains(address)) {
+                Problem::new(Code::ADDRESS_SHARED, origin(*kind, metadata), message)
+            }));
+            if !world.settings().mesh_networks.iter().any(|network| network.contains(&address)) {
                 let message = format!(
                     "{address} lies outside the mesh networks, so connections to it pass by the mesh; add its network to them"
                 );
@@ -129,4 +132,11 @@ impl<'w> Claims<'w> {
             }
         }
     }
+}
+
+/// First who has the address, as `outbound/` chooses: Services before pods, the oldest Service, the youngest pod.
+fn rank(one: &(ObjectKind, &ObjectMeta), other: &(ObjectKind, &ObjectMeta)) -> Ordering {
+    let is_pod = |claim: &(ObjectKind, &ObjectMeta)| claim.0 == ObjectKind::Pod;
+    let by_age = age(one.1).cmp(&age(other.1));
+    is_pod(one).cmp(&is_pod(other)).then(if is_pod(one) { by_age.reverse() } else { by_age })
 }

@@ -64,56 +64,52 @@ fn header_changes(changes: Changes, origin: &Origin) -> Result<(HeaderChange, He
 
 /// The cluster of a backend; or why it cannot be used, and a cluster that does not exist in its place.
 fn cluster<F>(rule: &Rule<'_>, reference: &BackendRef<F>, origin: &Origin) -> Result<Name, (Problem, Name)> {
-    let refused = |code, message: String| {
-        Err((
-            Problem::new(code, origin.clone(), format!("{message}; its share is answered 500")),
-            nowhere(rule, reference),
-        ))
+    let problem = |(code, message): (Code, String)| {
+        Problem::new(code, origin.clone(), format!("{message}; its share is answered 500"))
     };
-    let group = reference.group.as_deref().unwrap_or_default();
-    let kind = reference.kind.as_deref().unwrap_or("Service");
+    let port = permitted(rule, reference).map_err(|why| (problem(why), nowhere(rule, reference)))?;
+    match missing(rule.world, &port) {
+        None => Ok(Name::Cluster(port)),
+        Some(why) => Err((problem(why), Name::Cluster(port))),
+    }
+}
+
+/// The Service port that a backend means, or why the rule may not send there.
+fn permitted<F>(rule: &Rule<'_>, reference: &BackendRef<F>) -> Result<ServicePort, (Code, String)> {
+    let BackendRef { name, group, kind, .. } = reference;
+    let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or("Service"));
     if !matches!(group, "" | "core") || kind != "Service" {
-        return refused(
-            Code::BACKEND_KIND_UNSUPPORTED,
-            format!("a backend must be a Service, not `{kind}` of `{group}`"),
-        );
+        let message = format!("a backend must be a Service, not `{kind}` of `{group}`");
+        return Err((Code::BACKEND_KIND_UNSUPPORTED, message));
     }
     let namespace = reference.namespace.as_deref().unwrap_or(rule.namespace);
     // The parent's owner has agreed to these clients already: a consumer route may lead back to it.
     if namespace != rule.namespace && namespace != rule.parent.namespace {
-        return refused(
-            Code::BACKEND_NOT_PERMITTED,
-            format!(
-                "namespace `{namespace}` permits no reference from `{}` (ReferenceGrants are not read yet)",
-                rule.namespace
-            ),
+        let message = format!(
+            "namespace `{namespace}` permits no reference from `{}` (ReferenceGrants are not read yet)",
+            rule.namespace
         );
+        return Err((Code::BACKEND_NOT_PERMITTED, message));
     }
-    let name = &reference.name;
-    let Some(port) = reference.port.and_then(ports::number) else {
-        return refused(Code::BACKEND_PORT_MISSING, format!("write the `port` of Service `{name}`"));
-    };
-    let cluster = ServicePort::new(namespace, name, port);
-    let absent = |code, message: String| {
-        let problem = Problem::new(code, origin.clone(), format!("{message}; its share is answered 500"));
-        Err((problem, Name::Cluster(cluster.clone())))
-    };
-    let Some(service) = rule.world.service(namespace, name) else {
-        return absent(
-            Code::BACKEND_MISSING,
-            format!("there is no Service `{name}` in namespace `{namespace}`"),
-        );
-    };
-    if services::is_external_name(service) {
-        return refused(
-            Code::SERVICE_TYPE_UNSUPPORTED,
-            format!("Service `{name}` is of type ExternalName, which has no endpoints"),
-        );
+    if rule.world.service(namespace, name).is_some_and(|service| services::is_external_name(service)) {
+        let message = format!("Service `{name}` is of type ExternalName, which has no endpoints");
+        return Err((Code::SERVICE_TYPE_UNSUPPORTED, message));
     }
-    if services::find(rule.world, &cluster).is_none() {
-        return absent(Code::BACKEND_PORT_MISSING, format!("Service `{name}` has no port {port}"));
+    match reference.port.and_then(ports::number) {
+        Some(port) => Ok(ServicePort::new(namespace, name, port)),
+        None => Err((Code::BACKEND_PORT_MISSING, format!("write the `port` of Service `{name}`"))),
     }
-    Ok(Name::Cluster(cluster))
+}
+
+/// What there is not, of a backend that may be used.
+fn missing(world: &World, port: &ServicePort) -> Option<(Code, String)> {
+    let ServicePort { namespace, service, port: number } = port;
+    if world.service(namespace, service).is_none() {
+        let message = format!("there is no Service `{service}` in namespace `{namespace}`");
+        return Some((Code::BACKEND_MISSING, message));
+    }
+    let absent = services::find(world, port).is_none();
+    absent.then(|| (Code::BACKEND_PORT_MISSING, format!("Service `{service}` has no port {number}")))
 }
 
 /// The name of a cluster that never exists: no Service has a port 0.
