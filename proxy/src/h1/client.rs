@@ -154,7 +154,8 @@ impl Connection {
             self.go_home();
             return whole.map_or(Body::Empty, Body::Full);
         }
-        if !upload.is_done() {
+        let refused_unsent = upload.wait.is_some(); // answered in place of `100 Continue`
+        if !upload.is_done() && !refused_unsent {
             tokio::task::spawn_local(upload.go_on_beside(self.wire.clone()));
         }
         Body::Http1(Incoming { wire: self.wire.clone(), connection: Some(self) })
