@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use crate::Proxy;
 use crate::balance::{self, InFlight};
 use crate::caller::{FromApp, FromPeer};
 use crate::config::Config;
@@ -53,7 +54,8 @@ pub(crate) async fn outbound(
     };
     record.edge = Arc::clone(&upstream.to.metrics);
     record.endpoint = Some(upstream.to.peer.address);
-    carry(client, upstream.stream, &mut record).await;
+    let (mut client, mut server) = (client, upstream.stream);
+    carry(&from.worker.proxy, &mut client, &mut server, &mut record).await;
     Ok(())
 }
 
@@ -71,7 +73,8 @@ pub(crate) async fn inbound(
         None => open_to(&from.worker, Arc::clone(&from.app)).await.map_err(Refusal::of_the_app),
     };
     let upstream = upstream.inspect_err(|refusal| record.error = Some(refusal.code))?;
-    carry(client, upstream.stream, &mut record).await;
+    let (mut client, mut server) = (client, upstream.stream);
+    carry(&from.worker.proxy, &mut client, &mut server, &mut record).await;
     Ok(())
 }
 
@@ -85,7 +88,7 @@ pub(crate) async fn pass_through(from: &FromApp, mut client: Stream) -> Result<(
         dial_outside(from.destination).await.inspect_err(|refusal| record.error = Some(refusal.code))?;
     record.endpoint = Some(from.destination);
     tokio::select! {
-        () = carry_between(&mut client, &mut server, &mut record) => Ok(()),
+        () = carry(proxy, &mut client, &mut server, &mut record) => Ok(()),
         () = now_meshed(&proxy.config, from.destination) => {
             record.error = Some(Code::NOW_MESHED);
             Err(Refusal::new(Code::NOW_MESHED, from.destination.to_string()))
@@ -147,15 +150,11 @@ pub(crate) async fn open_to(worker: &Worker, to: Arc<EndpointTarget>) -> Result<
     Ok(Upstream { stream, to, _permit: permit, _open: open, _in_flight: None })
 }
 
-async fn carry(mut client: Stream, mut server: Stream, record: &mut Record) {
-    carry_between(&mut client, &mut server, record).await;
-}
-
-/// Carries bytes both ways until both sides have ended, or one of them failed, or nothing moved for an hour.
-async fn carry_between(client: &mut Stream, server: &mut Stream, record: &mut Record) {
+/// Carries bytes both ways until both sides have ended, or one of them failed, or nothing moved for too long.
+async fn carry(proxy: &Proxy, client: &mut Stream, server: &mut Stream, record: &mut Record) {
     let mut there = Half::default();
     let mut back = Half::default();
-    let mut idle = Idle::new(IDLE_LIMIT);
+    let mut idle = Idle::new(proxy.settings.limits.tcp_idle_timeout);
     let ended = poll_fn(|cx| {
         let there_done = there.poll(client, server, cx)?;
         let back_done = back.poll(server, client, cx)?;
@@ -172,9 +171,6 @@ async fn carry_between(client: &mut Stream, server: &mut Stream, record: &mut Re
         Err(error) => tracing::debug!(%error, source = %record.source, "an opaque connection broke"),
     }
 }
-
-/// Opaque connections may be silent for long (database pools): Envoy's `TcpProxy.idle_timeout`.
-const IDLE_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// One direction of a connection.
 #[derive(Default)]

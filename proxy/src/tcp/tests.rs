@@ -21,7 +21,7 @@ async fn between(worker: &Worker) -> (TcpStream, TcpStream, impl Future<Output =
     let (source, destination) = (near.remote_addr(), far.remote_addr());
     let mut record = begin(worker, &worker.nowhere, Speaks::Opaque, source, destination);
     let carrying = async move {
-        carry_between(&mut near, &mut far, &mut record).await;
+        carry(&worker.proxy, &mut near, &mut far, &mut record).await;
         (record.received, record.sent, record.error)
     };
     (client, server, carrying)
