@@ -140,11 +140,6 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         span.mul_f64(0.5 + draw / 2.0)
     }
-
-    /// It worked: the next failure is a first one.
-    pub fn reset(&mut self) {
-        self.failures = 0;
-    }
 }
 
 /// Says a lasting problem once, however often it is met.
@@ -161,11 +156,6 @@ impl Complaint {
         self.last = problem;
         is_new
     }
-
-    /// It is over: the same problem would be worth a word again.
-    pub fn over(&mut self) {
-        self.last.clear();
-    }
 }
 
 #[cfg(test)]
@@ -173,13 +163,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_most_and_start_again_after_success() {
+    fn pauses_double_up_to_the_most() {
         let second = Duration::from_secs(1);
         let mut backoff = Backoff::new(second, second * 5);
         let pauses: Vec<_> = (0..5).map(|_| backoff.pause(1.0).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 5, 5]);
-        backoff.reset();
-        assert_eq!(backoff.pause(0.0), second / 2, "never less than half of the span");
+        assert_eq!(Backoff::new(second, second).pause(0.0), second / 2, "never less than half of the span");
         let mut old = Backoff { failures: u32::MAX, ..backoff };
         assert_eq!(old.pause(1.0), second * 5);
     }
@@ -189,7 +178,5 @@ mod tests {
         let mut complaint = Complaint::default();
         let heard = ["gone", "gone", "refused", "gone"].map(|problem| complaint.is_new(&problem));
         assert_eq!(heard, [true, false, true, true]);
-        complaint.over();
-        assert!(complaint.is_new(&"gone"));
     }
 }

@@ -71,6 +71,11 @@ enum StreamError {
 }
 
 impl StreamError {
+    /// Whether the control plane does not believe us; it may once it knows our pod.
+    fn is_denial(&self) -> bool {
+        matches!(self, StreamError::Status(status) if status.code() == tonic::Code::PermissionDenied)
+    }
+
     fn code(&self) -> Code {
         match self {
             StreamError::Dial(error) => error.code(),
@@ -84,6 +89,9 @@ type Requests = Vec<DeltaDiscoveryRequest>;
 /// After the control plane's return a change is live within 2 s: the longest pause is half of that.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A stream that lived this long was a good one: what ends it is a new problem.
+const STABLE: Duration = Duration::from_secs(5);
 
 /// How often unused names are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -108,21 +116,28 @@ impl Ads {
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut complaint = Complaint::default();
+        let mut denied = false;
         loop {
+            let begun = Instant::now();
             let error = match self.open().await {
                 Ok(stream) => {
-                    backoff.reset();
-                    complaint.over();
-                    self.state.set_connected(true);
+                    if !denied {
+                        tracing::info!("configuration stream open");
+                    }
                     self.converse(stream).await
                 }
                 Err(error) => error,
             };
+            denied = error.is_denial();
+            self.state.set_connected(false);
+            self.state.metrics.control_plane_failures.inc();
+            // A server that opens streams only to end them is not to be hammered.
+            if begun.elapsed() > STABLE {
+                (backoff, complaint) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), Complaint::default());
+            }
             if complaint.is_new(&error) {
                 tracing::warn!(code = %error.code(), %error, "no configuration stream; what is in use goes on");
             }
-            self.state.metrics.control_plane_failures.inc();
-            self.state.set_connected(false);
             let pause = tokio::time::sleep(backoff.pause(fastrand::f64()));
             meanwhile(&mut self.events, &mut self.state, pause).await;
         }
@@ -140,6 +155,7 @@ impl Ads {
 
     /// Carries on until the stream ends.
     async fn converse(&mut self, mut stream: Stream) -> StreamError {
+        self.state.set_connected(true);
         loop {
             let requests = tokio::select! {
                 message = stream.responses.message() => match message {
@@ -307,9 +323,6 @@ impl State {
     }
 
     fn set_connected(&mut self, connected: bool) {
-        if connected {
-            tracing::info!("configuration stream open");
-        }
         self.connected = connected;
         self.metrics.control_plane_connected.set(connected.into());
         self.publish();
