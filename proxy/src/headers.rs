@@ -20,6 +20,9 @@ use crate::settings::LimitSettings;
 /// The code of a refusal, in every response that a proxy made itself.
 pub(crate) const GAUZE_ERROR: HeaderName = HeaderName::from_static("gauze-error");
 
+/// No byte of the request reached the app; between proxies only.
+pub(crate) const GAUZE_NOT_DELIVERED: HeaderName = HeaderName::from_static("gauze-not-delivered");
+
 /// What a sidecar says of itself to the other sidecar; believed only over mesh TLS.
 pub(crate) const GAUZE_PEER: HeaderName = HeaderName::from_static("gauze-peer");
 
@@ -43,12 +46,12 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
 ];
 
-/// Makes the head of a request of our app one that leaves this proxy. Without a host it is for the
-/// address that was dialled.
+/// Makes the head of a request that arrives one that may go on: cleared of what is not for the next hop
+/// and of what only a proxy may say. Without a host it is for the address that was dialled.
 ///
 /// # Errors
 /// The host is no authority.
-pub(crate) fn come_from_app(
+pub(crate) fn arrive(
     head: &mut Parts,
     dialled: SocketAddr,
     draw_id: impl FnOnce() -> u128,
@@ -64,6 +67,7 @@ pub(crate) fn come_from_app(
 /// itself stays; apps and hosts outside the mesh have nothing to say in its name.
 pub(crate) fn go_back<B>(response: &mut Response<B>, is_from_mesh: bool) {
     strip_hop_by_hop(response.headers_mut());
+    response.headers_mut().remove(GAUZE_NOT_DELIVERED);
     if !is_from_mesh {
         strip_ours(response.headers_mut());
     }

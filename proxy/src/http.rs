@@ -41,7 +41,7 @@ pub(crate) async fn outbound(request: Request<Body>, from: &FromApp) -> Response
 async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &mut Exchange) -> Carried {
     let worker = &from.worker;
     headers::within_limits(&head, &worker.proxy.settings.limits)?;
-    headers::come_from_app(&mut head, from.destination, || worker.draw_id())?;
+    headers::arrive(&mut head, from.destination, || worker.draw_id())?;
 
     let target = from.target().await?; // as it is known now: routes may change while a connection lives
     let rule = target.rule(&request_head(&head)).ok_or_else(|| no_route(&target.origin))?;
@@ -91,7 +91,7 @@ async fn carry_inbound(
     let worker = &from.worker;
     from.admit()?; // strict mTLS; authorization will be decided here (not yet)
     headers::within_limits(&head, &worker.proxy.settings.limits)?;
-    headers::come_from_app(&mut head, from.destination, || worker.draw_id())?;
+    headers::arrive(&mut head, from.destination, || worker.draw_id())?;
 
     // The app is connected to before a byte of the body is read.
     let wire = if version == Version::HTTP_2 { Wire::Http2 } else { Wire::Http1 };

@@ -10,7 +10,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::body::Body;
-use crate::headers::{self, GAUZE_ERROR};
+use crate::headers::{self, GAUZE_ERROR, GAUZE_NOT_DELIVERED};
 
 /// Why a request or connection was not carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,10 @@ impl Refusal {
     fn mark(&self, response: &mut Response<Body>) {
         let code = HeaderValue::try_from(self.code.to_string()).expect("a code is a letter and digits");
         response.headers_mut().insert(GAUZE_ERROR, code);
+        // The caller's sidecar may send it to another endpoint, whatever the method.
+        if self.code == Code::APP_UNREACHABLE {
+            response.headers_mut().insert(GAUZE_NOT_DELIVERED, HeaderValue::from_static("true"));
+        }
     }
 
     fn status(&self) -> StatusCode {
@@ -140,6 +144,17 @@ mod tests {
         assert_eq!(told(&response), (503, wanted));
         let Body::Full(body) = response.into_body() else { panic!("a body at once") };
         assert_eq!(body, "M3003: The backend has no endpoint: cluster/shop/cart/80\n");
+    }
+
+    #[test]
+    fn what_did_not_reach_the_app_says_so() {
+        let response = Refusal::new(Code::CONNECT_FAILED, "").of_the_app().to_response(Reader::Http);
+        let wanted = vec![
+            ("content-type", "text/plain; charset=utf-8"),
+            ("gauze-error", "M3012"),
+            ("gauze-not-delivered", "true"),
+        ];
+        assert_eq!(told(&response), (503, wanted));
     }
 
     #[test]
