@@ -102,7 +102,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         () = &mut told_to_stop => Ok(Vec::new()),
     };
     let summary = match played {
-        Ok(steps) => summarize(&arguments, &mut mesh, &load, steps, begin).await,
+        Ok(steps) => Ok(summarize(&arguments, &mut mesh, &load, steps, begin).await),
         Err(error) => {
             mesh.keep_logs();
             Err(error)
@@ -210,19 +210,25 @@ async fn summarize(
     load: &Load,
     steps: Vec<Step>,
     begin: Instant,
-) -> anyhow::Result<Summary> {
-    mesh.read().await?;
+) -> Summary {
+    let read = mesh.read().await;
+    if let Err(error) = &read {
+        eprintln!("{error:#}");
+        mesh.keep_logs();
+    }
     let readings: Vec<_> = mesh.readings().collect();
     let tallies = load.tallies();
     let failed: u64 = tallies.values().map(|tally| tally.failed).sum();
-    Ok(Summary {
-        // A story that was ended early has kept no promise yet.
-        ok: if arguments.story { !steps.is_empty() && steps.iter().all(|step| step.ok) } else { failed == 0 },
+    // A story that was ended early has kept no promise yet.
+    let kept =
+        if arguments.story { !steps.is_empty() && steps.iter().all(|step| step.ok) } else { failed == 0 };
+    Summary {
+        ok: read.is_ok() && kept,
         seconds: edges::rounded(begin.elapsed().as_secs_f64()),
         steps,
         edges: edges::edges(&readings).iter().map(edges::Edge::summary).collect(),
         outside: edges::outside(&readings, &tallies),
-    })
+    }
 }
 
 /// Reads `10s`, `2m`, `24h`, `500ms`.

@@ -47,10 +47,10 @@ pub(crate) async fn tell(
     screen: &mut Screen,
     plan: &Plan,
 ) -> anyhow::Result<Vec<Step>> {
-    let mut stage = Stage::new(mesh, load)?;
+    let mut stage = Stage::new(mesh, load, plan.rate_is_free)?;
     stage.set_split(90, 10)?;
     if plan.rate_is_free {
-        stage.warm_up().await?;
+        go_on(stage.warm_up().await, screen);
     }
     let mut steps = Vec::new();
     for name in STEPS.into_iter().filter(|name| plan.is_told(name)) {
@@ -60,8 +60,16 @@ pub(crate) async fn tell(
         let step = close(&mut stage, name, seen);
         screen.say(&verdict(&step));
         steps.push(step);
+        go_on(stage.rest().await, screen);
     }
     Ok(steps)
+}
+
+/// What went wrong between two steps is said, and shows in the next: every step has its line in the end.
+fn go_on(outcome: anyhow::Result<()>, screen: &mut Screen) {
+    if let Err(error) = outcome {
+        screen.say(&format!("  {error:#}"));
+    }
 }
 
 impl Plan {

@@ -19,6 +19,8 @@ pub(crate) struct Stage<'s> {
     step: &'static str,
     runs: Vec<String>,
     rate: u32,
+    /// The user asked for no rate.
+    rate_is_free: bool,
     split_file: PathBuf,
     /// What stood there before the story.
     split_before: String,
@@ -32,10 +34,14 @@ pub(crate) struct Seen {
     pub(crate) seen: Value,
 }
 
-/// The rates that are tried, in requests per second.
+/// The load is never less than this, in requests per second.
+const RATE_MIN: u32 = 100;
+/// The rates that are tried beyond it.
 const RATES: [u32; 3] = [200, 350, 500];
 /// Above this latency the machine is busier than the story needs it.
 const AT_EASE_MS: f64 = 100.0;
+/// Above this latency it does not keep up.
+const TOO_SLOW_MS: f64 = 1000.0;
 /// How long requests in flight may take to come to an end.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -62,27 +68,42 @@ impl Share {
 }
 
 impl<'s> Stage<'s> {
-    pub(crate) fn new(mesh: &'s mut Mesh, load: &'s Load) -> anyhow::Result<Stage<'s>> {
+    pub(crate) fn new(mesh: &'s mut Mesh, load: &'s Load, rate_is_free: bool) -> anyhow::Result<Stage<'s>> {
         let split_file = mesh.directory.join(objects::SPLIT_FILE);
         let split_before = std::fs::read_to_string(&split_file)
             .with_context(|| format!("cannot read {}", split_file.display()))?;
         let rate = load.rate();
-        Ok(Stage { mesh, load, step: "", runs: Vec::new(), rate, split_file, split_before })
+        Ok(Stage { mesh, load, step: "", runs: Vec::new(), rate, rate_is_free, split_file, split_before })
     }
 
     /// Finds a rate that this machine carries with ease: the story is shorter at a higher one, but what is
     /// promised is not how fast it is. The first try is repeated: it also wakes everything up.
     pub(crate) async fn warm_up(&mut self) -> anyhow::Result<()> {
         self.open("warm up");
-        let [slowest, ..] = RATES;
-        for rate in [slowest, slowest].into_iter().chain(RATES) {
+        for rate in [RATE_MIN, RATE_MIN].into_iter().chain(RATES) {
             let p99_ms = self.probe(rate).await?;
             if p99_ms <= AT_EASE_MS {
                 self.rate = rate;
-            } else if rate > slowest {
+            } else if rate > RATE_MIN {
                 eprintln!("  at {rate} requests per second 99 of 100 take up to {p99_ms:.0} ms here");
                 break;
             }
+        }
+        self.resume();
+        Ok(())
+    }
+
+    /// Lets everything come to an end between two steps, and goes on slower if the last one was too much
+    /// for this machine.
+    pub(crate) async fn rest(&mut self) -> anyhow::Result<()> {
+        let p99_ms = self.tally().latencies().quantile_ms(0.99);
+        self.pause().await?;
+        if self.rate_is_free && p99_ms > TOO_SLOW_MS && self.rate > RATE_MIN {
+            self.rate = (self.rate / 2).max(RATE_MIN);
+            eprintln!(
+                "  99 of 100 took up to {p99_ms:.0} ms: going on with {} requests per second",
+                self.rate
+            );
         }
         self.resume();
         Ok(())
