@@ -5,23 +5,24 @@
 //! *is* and carried over from view to view, so that pushing equal or reordered endpoints changes none of it.
 //! It ends by itself: the register here holds it weakly, views and requests in flight hold it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use gauze_model::balance::Shares;
 use gauze_model::cluster::{
     Balance, CONNECT_TIMEOUT, Cluster, Endpoint, EndpointSet, Limits, Transport, Workload,
 };
-use gauze_model::limits::{Exceeded, InUse};
 use gauze_model::listener::{HttpTarget, Inbound, Listener, Outbound, PortProtocol};
 use gauze_model::route::{Action, Backend, Filters, HeaderChange, RequestHead, RouteMatch, route};
 use gauze_model::{Name, Origin, RouteRule, RouteTable, Snapshot, SpiffeId};
-use tokio::sync::Notify;
 
 use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Metrics};
+
+mod live;
+
+pub use live::{ClusterLive, EndpointLive, Limited, OutboundLive, Permit, Terms};
 
 /// All that the data path knows at one moment.
 #[derive(Debug, Default)]
@@ -75,14 +76,6 @@ pub struct ClusterTarget {
     pub endpoints: Vec<Arc<EndpointTarget>>,
 }
 
-/// On what terms the endpoints of a cluster are dialled, and what counts against its limits.
-#[derive(Debug)]
-pub struct Terms {
-    pub connect_timeout: Duration,
-    pub limits: Limits,
-    pub live: Arc<ClusterLive>,
-}
-
 /// One endpoint of a cluster.
 #[derive(Debug)]
 pub struct EndpointTarget {
@@ -103,35 +96,6 @@ pub struct Peer {
     pub id: u64,
     pub address: SocketAddr,
     pub transport: Transport,
-}
-
-/// What is open to a dialled address.
-#[derive(Debug, Default)]
-pub struct OutboundLive {
-    /// Connections of the app; while there are any, the address stays subscribed.
-    pub connections: AtomicU32,
-}
-
-/// What a cluster's limits count, per process.
-#[derive(Debug, Default)]
-pub struct ClusterLive {
-    pub connections: AtomicU32,
-    pub pending: AtomicU32,
-    pub requests: AtomicU32,
-    /// Told whenever a connection ends or becomes idle.
-    pub freed: Notify,
-}
-
-/// What is in flight to one endpoint. How fast it answers is measured by each worker for itself.
-#[derive(Debug)]
-pub struct EndpointLive {
-    /// Tells endpoints apart; never used twice by one process.
-    pub id: u64,
-    /// Where workers keep what they measured; used again when the endpoint is gone.
-    pub slot: usize,
-    pub in_flight: AtomicU32,
-    /// What the worker that measured last believes it to take, in seconds, as bits of an `f64`; to be shown.
-    pub seconds: AtomicU64,
 }
 
 /// What one endpoint is, whatever set or order it arrives in.
@@ -366,30 +330,6 @@ impl OwnAddresses {
     }
 }
 
-/// Slots that were given back.
-static FREE_SLOTS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
-
-impl EndpointLive {
-    #[allow(clippy::new_without_default)] // each one is another endpoint
-    pub fn new() -> EndpointLive {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        static NEXT_SLOT: AtomicUsize = AtomicUsize::new(0);
-        let free = FREE_SLOTS.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
-        EndpointLive {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            slot: free.unwrap_or_else(|| NEXT_SLOT.fetch_add(1, Ordering::Relaxed)),
-            in_flight: AtomicU32::new(0),
-            seconds: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Drop for EndpointLive {
-    fn drop(&mut self) {
-        FREE_SLOTS.lock().unwrap_or_else(PoisonError::into_inner).insert(self.slot);
-    }
-}
-
 /// The one rule of a dialled pod address.
 fn straight_to(cluster: Arc<ClusterTarget>, origin: &Origin) -> RouteRule<Arc<ClusterTarget>> {
     let backend = Backend {
@@ -419,67 +359,6 @@ impl OutboundTarget {
             HttpRoute::Table(table) => route(table, head, &mut ()),
             HttpRoute::Pod(rule) => Some(rule),
             HttpRoute::Absent => None,
-        }
-    }
-}
-
-/// What a cluster limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limited {
-    Connections,
-    Pending,
-    Requests,
-}
-
-impl Terms {
-    /// Takes one of what is limited; exact, however many workers ask at once.
-    ///
-    /// # Errors
-    /// All are taken.
-    pub fn take(&self, what: Limited) -> Result<Permit, Exceeded> {
-        let (limit, exceeded) = match what {
-            Limited::Connections => (self.limits.connections, Exceeded::Connections as fn(u32) -> Exceeded),
-            Limited::Pending => (self.limits.pending, Exceeded::Pending as fn(u32) -> Exceeded),
-            Limited::Requests => (self.limits.requests, Exceeded::Requests as fn(u32) -> Exceeded),
-        };
-        let one_more = |taken: u32| (taken < limit).then_some(taken + 1);
-        let taken = self.live.count(what).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        taken.map_err(|_| exceeded(limit))?;
-        Ok(Permit { live: Arc::clone(&self.live), what })
-    }
-}
-
-impl ClusterLive {
-    /// What is in use at this moment.
-    pub fn in_use(&self) -> InUse {
-        InUse {
-            connections: self.connections.load(Ordering::Relaxed),
-            pending: self.pending.load(Ordering::Relaxed),
-            requests: self.requests.load(Ordering::Relaxed),
-        }
-    }
-
-    fn count(&self, what: Limited) -> &AtomicU32 {
-        match what {
-            Limited::Connections => &self.connections,
-            Limited::Pending => &self.pending,
-            Limited::Requests => &self.requests,
-        }
-    }
-}
-
-/// One taken from what a cluster limits; given back when dropped.
-#[derive(Debug)]
-pub struct Permit {
-    live: Arc<ClusterLive>,
-    what: Limited,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.live.count(self.what).fetch_sub(1, Ordering::Relaxed);
-        if self.what == Limited::Connections {
-            self.live.freed.notify_waiters();
         }
     }
 }

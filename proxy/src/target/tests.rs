@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use gauze_model::limits::{Exceeded, InUse};
+
 use super::*;
 
 const CART: &str = "10.96.0.2:80";
