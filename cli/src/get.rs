@@ -153,6 +153,13 @@ fn describe_problem(problem: &Value) -> String {
     format!("{place}{field}{message} ({code})")
 }
 
+impl Condition {
+    /// Not true, and more than a count that the table shows already.
+    fn is_complaint(&self) -> bool {
+        self.status != "True" && (self.name != "Programmed" || self.message.contains(' '))
+    }
+}
+
 impl Row {
     fn condition(&self, name: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.name == name)
@@ -187,7 +194,7 @@ impl Row {
 
     /// Everything that is wrong, in the words of the conditions and problems.
     fn complaints(&self) -> impl Iterator<Item = String> {
-        let conditions = self.conditions.iter().filter(|condition| condition.status != "True");
+        let conditions = self.conditions.iter().filter(|condition| condition.is_complaint());
         let conditions = conditions.map(|condition| format!("{}: {}", condition.name, condition.message));
         conditions.chain(self.problems.iter().cloned())
     }
@@ -270,6 +277,14 @@ mod tests {
         let complaints: Vec<String> = rows[0].complaints().collect();
         assert_eq!(complaints, ["ResolvedRefs: spec.backends[1]: there is no Service cart-v3"]);
         assert!(rows[0].is_broken());
+    }
+
+    #[test]
+    fn what_is_not_live_everywhere_yet_is_no_complaint_by_itself() {
+        let mut split = split();
+        split["parents"][0]["conditions"] =
+            json!([{ "type": "Programmed", "status": "False", "reason": "Pending", "message": "0/1" }]);
+        assert_eq!(complaints(&json!({ "objects": [split] })), Vec::<String>::new());
     }
 
     #[test]
