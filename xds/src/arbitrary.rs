@@ -1,7 +1,8 @@
 //! Arbitrary values of the model, for property tests.
 //!
-//! Left out is what the model allows and `translate` never makes: a split whose weights come to 0 (answered here
-//! instead), opaque shares of 0, a header that is both changed and removed, a rewrite of what is not forwarded.
+//! Left out is what means the same as something else, which is then what is read back: opaque shares of 0, a header
+//! that is both changed and removed, or changed by a rule and its backend, a rewrite of what is not forwarded, the
+//! prefix of what did not match by one. And what has no meaning: a split whose weights come to 0.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -233,13 +234,27 @@ fn host_pattern() -> impl Strategy<Value = HostPattern> {
 }
 
 pub(crate) fn rule() -> impl Strategy<Value = RouteRule> {
-    let filters = (header_change(), header_change(), rewrite());
+    let filters = (header_change("r"), header_change("r"), rewrite());
     (origin(), route_match(), filters, action()).prop_map(|(origin, matches, filters, action)| {
         let (request_headers, response_headers, rewrite) = filters;
-        let forwards = matches!(action, Action::Forward(_));
-        let rewrite = if forwards { rewrite } else { Rewrite::default() };
+        let (mut rewrite, mut action) = (rewrite, action);
+        match &mut action {
+            Action::Forward(_) => drop_idle_change(&mut rewrite.path, &matches.path),
+            Action::Redirect(redirect) => drop_idle_change(&mut redirect.path, &matches.path),
+            Action::Respond(_) => {}
+        }
+        if !matches!(action, Action::Forward(_)) {
+            rewrite = Rewrite::default();
+        }
         RouteRule { origin, matches, filters: Filters { request_headers, response_headers, rewrite }, action }
     })
+}
+
+/// Only what matched by prefix has a prefix to replace.
+fn drop_idle_change(change: &mut Option<PathChange>, matched: &PathMatch) {
+    if matches!(change, Some(PathChange::ReplacePrefix(_))) && !matches!(matched, PathMatch::Prefix(_)) {
+        *change = None;
+    }
 }
 
 fn pattern() -> impl Strategy<Value = Pattern> {
@@ -265,15 +280,15 @@ fn path_match() -> impl Strategy<Value = PathMatch> {
 
 fn route_match() -> impl Strategy<Value = RouteMatch> {
     let method = prop_oneof![Just(Method::GET), Just(Method::POST), Just("PURGE".parse().unwrap())];
-    let header =
-        (header_name(), value_match()).prop_map(|(name, value): (HeaderName, _)| HeaderMatch { name, value });
+    let header = (header_name("x"), value_match())
+        .prop_map(|(name, value): (HeaderName, _)| HeaderMatch { name, value });
     let query = ("[ -~]{1,6}", value_match()).prop_map(|(name, value)| QueryMatch { name, value });
     (path_match(), option::of(method), vec(header, 0..3), vec(query, 0..3))
         .prop_map(|(path, method, headers, query)| RouteMatch { path, method, headers, query })
 }
 
-fn header_name() -> impl Strategy<Value = HeaderName> {
-    "x-[a-z]{1,6}".prop_map(|name| name.parse().unwrap())
+fn header_name(prefix: &'static str) -> impl Strategy<Value = HeaderName> {
+    "[a-z]{1,6}".prop_map(move |name| format!("{prefix}-{name}").parse().unwrap())
 }
 
 fn header_value() -> impl Strategy<Value = HeaderValue> {
@@ -285,12 +300,14 @@ fn header_value() -> impl Strategy<Value = HeaderValue> {
     bytes.prop_map(|bytes| HeaderValue::from_bytes(&bytes).unwrap())
 }
 
-fn header_change() -> impl Strategy<Value = HeaderChange> {
-    let changed = || vec((header_name(), header_value()), 0..3);
-    (changed(), changed(), vec("y-[a-z]{1,6}", 0..3)).prop_map(|(set, add, remove)| HeaderChange {
+/// Of headers that nobody else changes.
+fn header_change(prefix: &'static str) -> impl Strategy<Value = HeaderChange> {
+    let changed = move || vec((header_name(prefix), header_value()), 0..3);
+    let removed = header_name(prefix).prop_map(|name| format!("y-{name}").parse().unwrap());
+    (changed(), changed(), vec(removed, 0..3)).prop_map(|(set, add, remove)| HeaderChange {
         set,
         add,
-        remove: remove.iter().map(|name| name.parse().unwrap()).collect(),
+        remove,
     })
 }
 
@@ -298,7 +315,6 @@ fn path_change() -> impl Strategy<Value = PathChange> {
     prop_oneof![
         "/[a-z\\\\$]{0,6}".prop_map(PathChange::ReplaceFull),
         prefix().prop_map(PathChange::ReplacePrefix),
-        "(/[a-z\\\\$]{1,3}){1,2}/".prop_map(PathChange::ReplacePrefix),
     ]
 }
 
@@ -308,7 +324,7 @@ fn rewrite() -> impl Strategy<Value = Rewrite> {
 
 fn backend() -> impl Strategy<Value = Backend> {
     let weight = prop_oneof![Just(0), 1..1_000_000_u32];
-    (cluster_name(), weight, header_change(), header_change()).prop_map(
+    (cluster_name(), weight, header_change("b"), header_change("b")).prop_map(
         |(cluster, weight, request_headers, response_headers)| Backend {
             cluster,
             weight,
@@ -337,4 +353,107 @@ fn redirect() -> impl Strategy<Value = Redirect> {
             path,
             status: StatusCode::from_u16(status).unwrap(),
         })
+}
+
+// Tables of few words, to which requests of few words are sent.
+
+/// The one cluster of such tables.
+pub(crate) const BACKEND: &str = "cluster/shop/cart/80";
+
+pub(crate) fn small_table() -> impl Strategy<Value = RouteTable> {
+    let hosts = prop_oneof![
+        Just(vec![HostPattern::Any]),
+        Just(vec![HostPattern::Exact("a".into()), HostPattern::Wildcard("b.a".into())]),
+        Just(vec![HostPattern::Wildcard("a".into())]),
+    ];
+    vec((hosts, vec(small_rule(), 1..5)), 1..3).prop_map(|hosts| {
+        let mut hosts: Vec<VirtualHost> =
+            hosts.into_iter().map(|(domains, rules)| VirtualHost { domains, rules }).collect();
+        hosts.dedup_by(|one, next| one.domains == next.domains);
+        RouteTable::from_hosts(Origin::default(), hosts)
+    })
+}
+
+fn small_rule() -> impl Strategy<Value = RouteRule> {
+    let filters = (small_header_change(), small_rewrite());
+    (small_match(), filters, small_action()).prop_map(
+        |(matches, (request_headers, mut rewrite), mut action)| {
+            if let Action::Redirect(redirect) = &mut action {
+                drop_idle_change(&mut redirect.path, &matches.path);
+            }
+            drop_idle_change(&mut rewrite.path, &matches.path);
+            let filters = Filters { request_headers, response_headers: HeaderChange::default(), rewrite };
+            RouteRule { origin: Origin::default(), matches, filters, action }
+        },
+    )
+}
+
+fn small_match() -> impl Strategy<Value = RouteMatch> {
+    let path = prop_oneof![
+        small_path().prop_map(PathMatch::Exact),
+        small_path().prop_map(PathMatch::Prefix),
+        Just(PathMatch::Prefix("/".into())),
+        Just(PathMatch::Regex(Pattern::new("/a(/b)?").unwrap())),
+    ];
+    let value = || {
+        let patterns = prop_oneof![Just("1"), Just("[12]")];
+        let regex = patterns.prop_map(|text| ValueMatch::Regex(Pattern::new(text).unwrap()));
+        prop_oneof![Just(ValueMatch::Exact("1".into())), regex]
+    };
+    let header = value().prop_map(|value| HeaderMatch { name: HeaderName::from_static("x-a"), value });
+    let query = value().prop_map(|value| QueryMatch { name: "q".into(), value });
+    let method = prop_oneof![3 => Just(None), 1 => Just(Some(Method::GET))];
+    (path, method, vec(header, 0..2), vec(query, 0..2))
+        .prop_map(|(path, method, headers, query)| RouteMatch { path, method, headers, query })
+}
+
+fn small_path() -> impl Strategy<Value = String> {
+    "(/[ab]{1,2}){1,2}"
+}
+
+fn small_header_change() -> impl Strategy<Value = HeaderChange> {
+    let header = prop_oneof![
+        Just((HeaderName::from_static("x-a"), HeaderValue::from_static("5%"))),
+        Just((HeaderName::from_static("x-b"), HeaderValue::from_static("6"))),
+    ];
+    let change = (vec(header.clone(), 0..2), vec(header.clone(), 0..2), option::of(header));
+    change.prop_map(|(set, add, remove)| HeaderChange {
+        set,
+        add,
+        remove: remove.map(|(name, _)| name).into_iter().collect(),
+    })
+}
+
+fn small_path_change() -> impl Strategy<Value = PathChange> {
+    let to =
+        prop_oneof![small_path(), Just("/".to_owned()), Just("/c/".to_owned()), Just("/c\\1".to_owned())];
+    prop_oneof![to.clone().prop_map(PathChange::ReplacePrefix), to.prop_map(PathChange::ReplaceFull)]
+}
+
+fn small_rewrite() -> impl Strategy<Value = Rewrite> {
+    let host = prop_oneof![3 => Just(None), 1 => Just(Some("d".to_owned()))];
+    (host, option::of(small_path_change())).prop_map(|(host, path)| Rewrite { host, path })
+}
+
+fn small_action() -> impl Strategy<Value = Action> {
+    let backend = small_header_change().prop_map(|request_headers| Backend {
+        cluster: BACKEND.parse().unwrap(),
+        weight: 1,
+        request_headers,
+        response_headers: HeaderChange::default(),
+    });
+    let redirect = (option::of(Just("https".to_owned())), option::of(Just("d".to_owned())));
+    let redirect = (redirect, option::of(Just(81)), option::of(small_path_change()));
+    let redirect = redirect.prop_map(|((scheme, host), port, path)| Redirect {
+        scheme,
+        host,
+        port,
+        path,
+        status: StatusCode::FOUND,
+    });
+    prop_oneof![
+        3 => backend.prop_map(|backend| Action::Forward(vec![backend])),
+        1 => redirect.prop_map(Action::Redirect),
+        1 => Just(Action::Respond(StatusCode::IM_A_TEAPOT)),
+    ]
 }

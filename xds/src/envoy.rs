@@ -73,7 +73,7 @@ pub(crate) fn validate(envoy: &Path, directory: &Path, resources: &[Resource]) -
 
 /// The resources as static ones: routes in a connection manager of their own, endpoints in a static cluster, and
 /// each under a name and at a port of its own, so that resources of several worlds can be asked about at once.
-fn bootstrap(resources: &[Resource]) -> Bootstrap {
+pub(crate) fn bootstrap(resources: &[Resource]) -> Bootstrap {
     let mut fixed = StaticResources::default();
     fixed.clusters.push(http2(Cluster { name: "ads".to_owned(), ..Cluster::default() }));
     fixed.clusters.push(Cluster {

@@ -24,6 +24,8 @@ mod arbitrary; // arbitrary values of the model
 #[cfg(test)]
 mod envoy; // asks Envoy itself
 #[cfg(test)]
+mod envoy_routes; // Envoy routes as the model does
+#[cfg(test)]
 mod round_trip; // what is written reads back
 #[cfg(test)]
 mod silence; // nothing is dropped in silence

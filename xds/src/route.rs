@@ -1,7 +1,7 @@
 //! Route tables: Envoy's `RouteConfiguration`.
 //!
 //! What Envoy does differently by default is said explicitly, so that it means the same there: no timeout,
-//! hosts compared without their port, the more specific header change last, 500 for an unknown cluster.
+//! hosts compared without their port, 500 for an unknown cluster.
 
 mod action; // what is done with a request
 mod headers; // header changes
@@ -11,7 +11,7 @@ mod path_change; // rewrites of the path
 use std::collections::HashSet;
 
 use envoy_types::pb::envoy::config::route::v3 as route;
-use gauze_model::route::{Filters, HostPattern, VirtualHost};
+use gauze_model::route::{Action, Filters, HeaderChange, HostPattern, VirtualHost};
 use gauze_model::{Name, RouteRule, RouteTable};
 
 use crate::metadata::{Facts, read_only_origin};
@@ -26,7 +26,6 @@ pub(crate) fn write(name: &Name, table: &RouteTable) -> route::RouteConfiguratio
         metadata: Some(Facts::origin(&table.origin).into_metadata()),
         validate_clusters: boolean(false), // warming sees to it
         ignore_port_in_host_matching: true,
-        most_specific_header_mutations_wins: true,
         ..route::RouteConfiguration::default()
     }
 }
@@ -41,7 +40,7 @@ pub(crate) fn read(configuration: route::RouteConfiguration) -> Read<RouteTable>
         response_headers_to_remove,
         request_headers_to_add,
         request_headers_to_remove,
-        most_specific_header_mutations_wins,
+        most_specific_header_mutations_wins: _, // all are made by routes and their shares
         validate_clusters,
         max_direct_response_body_size_bytes,
         cluster_specifier_plugins,
@@ -59,7 +58,6 @@ pub(crate) fn read(configuration: route::RouteConfiguration) -> Read<RouteTable>
         refuse!(request_headers_to_add, request_headers_to_remove, max_direct_response_body_size_bytes);
         refuse!(cluster_specifier_plugins, request_mirror_policies, vhost_header);
         refuse!(ignore_path_parameters_in_path_matching, typed_per_filter_config, route_specifiers);
-        insist(most_specific_header_mutations_wins).at("most_specific_header_mutations_wins")?;
         insist(ignore_port_in_host_matching).at("ignore_port_in_host_matching")?;
         refuse_true(validate_clusters.is_some_and(|validate| validate.value)).at("validate_clusters")?;
         let hosts = each(virtual_hosts, read_host).at("virtual_hosts")?;
@@ -168,8 +166,9 @@ fn read_domain(domain: &str) -> Read<HostPattern> {
 fn write_rule(rule: &RouteRule) -> route::Route {
     let RouteRule { origin, matches, filters, action } = rule;
     let Filters { request_headers, response_headers, rewrite } = filters;
-    let request = write_header_change(request_headers);
-    let response = write_header_change(response_headers);
+    let mut action = action.clone();
+    let request = write_header_change(&headers::apart(request_headers, &mut request_changes(&mut action)));
+    let response = write_header_change(&headers::apart(response_headers, &mut response_changes(&mut action)));
     route::Route {
         r#match: Some(matches::write(matches)),
         metadata: Some(Facts::origin(origin).into_metadata()),
@@ -177,9 +176,19 @@ fn write_rule(rule: &RouteRule) -> route::Route {
         request_headers_to_remove: request.to_remove,
         response_headers_to_add: response.to_add,
         response_headers_to_remove: response.to_remove,
-        action: Some(action::write(action, rewrite, &matches.path)),
+        action: Some(action::write(&action, rewrite, &matches.path)),
         ..route::Route::default()
     }
+}
+
+fn request_changes(action: &mut Action) -> Vec<&mut HeaderChange> {
+    let Action::Forward(backends) = action else { return Vec::new() };
+    backends.iter_mut().map(|backend| &mut backend.request_headers).collect()
+}
+
+fn response_changes(action: &mut Action) -> Vec<&mut HeaderChange> {
+    let Action::Forward(backends) = action else { return Vec::new() };
+    backends.iter_mut().map(|backend| &mut backend.response_headers).collect()
 }
 
 fn read_rule(rule: route::Route) -> Read<RouteRule> {

@@ -316,7 +316,7 @@ impl State {
     fn note_rejections(&mut self) {
         let rejections = self.client.rejections();
         for rejection in rejections.iter().filter(|rejection| !self.rejections.contains(rejection)) {
-            tracing::warn!(code = %Code::CONFIGURATION_REFUSED, %rejection, "resource refused; the last good one stays");
+            tracing::warn!(code = %rejection.code, %rejection, "resource refused; the last good one stays");
         }
         self.metrics.resources_refused.set(rejections.len().try_into().unwrap_or(i64::MAX));
         self.rejections = rejections.into();

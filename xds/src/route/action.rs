@@ -16,7 +16,7 @@ use gauze_model::route::{Action, Backend, HeaderChange, PathChange, PathMatch, R
 use http::StatusCode;
 
 use super::headers::{HeaderFields, read_header_change, write_header_change};
-use super::path_change::{self, Written};
+use super::path_change::{self, Written, from_root};
 use crate::path::{At as _, Fault, Read, each, refuse, required};
 use crate::values::{duration, read_cluster_name, read_port, uint};
 
@@ -61,7 +61,7 @@ fn write_forward(backends: &[Backend], rewrite: &Rewrite, matched: &PathMatch) -
         host_rewrite_specifier: host,
         ..route::RouteAction::default()
     };
-    match rewrite.path.as_ref().map(|change| path_change::write(change, matched)) {
+    match rewrite.path.as_ref().and_then(|change| path_change::write(change, matched)) {
         Some(Written::Prefix(to)) => action.prefix_rewrite = to,
         Some(Written::Regex(regex)) => action.regex_rewrite = Some(regex),
         None => {}
@@ -123,7 +123,7 @@ fn read_forward(action: route::RouteAction, matched: &PathMatch) -> Read<(Action
     };
     let path = match (prefix_rewrite.is_empty(), regex_rewrite) {
         (true, None) => None,
-        (false, None) => Some(path_change::read_prefix(prefix_rewrite, matched).at("prefix_rewrite")?),
+        (false, None) => Some(path_change::read_prefix(&prefix_rewrite, matched).at("prefix_rewrite")?),
         (true, Some(regex)) => Some(path_change::read_regex(regex, matched).at("regex_rewrite")?),
         (false, Some(_)) => return Err(Fault::unsupported("prefix_rewrite")),
     };
@@ -203,13 +203,14 @@ fn read_backend(share: ClusterWeight) -> Read<Backend> {
 
 fn write_redirect(redirect: &Redirect, matched: &PathMatch) -> route::RedirectAction {
     let Redirect { scheme, host, port, path, status } = redirect;
-    let path = path.as_ref().map(|change| match change {
-        PathChange::ReplaceFull(path) => PathRewriteSpecifier::PathRedirect(path.clone()),
-        PathChange::ReplacePrefix(_) => match path_change::write(change, matched) {
+    let path = match path {
+        Some(PathChange::ReplaceFull(path)) => Some(PathRewriteSpecifier::PathRedirect(from_root(path))),
+        Some(change) => path_change::write(change, matched).map(|change| match change {
             Written::Prefix(to) => PathRewriteSpecifier::PrefixRewrite(to),
             Written::Regex(regex) => PathRewriteSpecifier::RegexRewrite(regex),
-        },
-    });
+        }),
+        None => None,
+    };
     route::RedirectAction {
         host_redirect: host.clone().unwrap_or_default(),
         port_redirect: port.map_or(0, u32::from),
@@ -245,7 +246,7 @@ fn read_redirect(redirect: route::RedirectAction, matched: &PathMatch) -> Read<R
         None => None,
         Some(PathRewriteSpecifier::PathRedirect(path)) => Some(PathChange::ReplaceFull(path)),
         Some(PathRewriteSpecifier::PrefixRewrite(to)) => {
-            Some(path_change::read_prefix(to, matched).at("prefix_rewrite")?)
+            Some(path_change::read_prefix(&to, matched).at("prefix_rewrite")?)
         }
         Some(PathRewriteSpecifier::RegexRewrite(regex)) => {
             Some(path_change::read_regex(regex, matched).at("regex_rewrite")?)

@@ -1,8 +1,11 @@
 //! Header changes: Envoy's pairs of lists `…_headers_to_add` and `…_headers_to_remove`.
 //!
 //! Envoy removes first and then adds in order; gauze sets, adds, and then removes. Both come to the same if what
-//! is removed is not set or added as well, so such changes, which have no effect, are not written. In Envoy a value
-//! is a format string: `%` stands for a command, `%%` for itself.
+//! is removed is not set or added as well, so such changes, which have no effect, are not written. Envoy makes the
+//! changes of a share before those of its rule, gauze after them: where both change a header, the rule's part is
+//! written into its shares. In Envoy a value is a format string: `%` stands for a command, `%%` for itself.
+
+use std::collections::HashSet;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
@@ -27,6 +30,48 @@ pub(super) fn write_header_change(change: &HeaderChange) -> HeaderFields {
         to_add: set.chain(add).collect(),
         to_remove: remove.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// The same changes, such that no header is changed by a rule and by one of its shares.
+pub(super) fn apart(rule: &HeaderChange, shares: &mut [&mut HeaderChange]) -> HeaderChange {
+    let of_shares: HashSet<HeaderName> = shares.iter().flat_map(|share| names(share)).cloned().collect();
+    let (contested, rest) = partition(rule, |name| of_shares.contains(name));
+    if contested != HeaderChange::default() {
+        shares.iter_mut().for_each(|share| **share = one_after_another(&contested, share));
+    }
+    rest
+}
+
+fn names(change: &HeaderChange) -> impl Iterator<Item = &HeaderName> {
+    change.set.iter().chain(&change.add).map(|(name, _)| name).chain(&change.remove)
+}
+
+/// What `change` does to the headers that are chosen, and to all others.
+fn partition(change: &HeaderChange, choose: impl Fn(&HeaderName) -> bool) -> (HeaderChange, HeaderChange) {
+    let HeaderChange { set, add, remove } = change.clone();
+    let (set, other_set) = set.into_iter().partition(|(name, _)| choose(name));
+    let (add, other_add) = add.into_iter().partition(|(name, _)| choose(name));
+    let (remove, other_remove) = remove.into_iter().partition(choose);
+    let other = HeaderChange { set: other_set, add: other_add, remove: other_remove };
+    (HeaderChange { set, add, remove }, other)
+}
+
+/// Both changes as one.
+fn one_after_another(first: &HeaderChange, then: &HeaderChange) -> HeaderChange {
+    let undone =
+        |name: &HeaderName| then.set.iter().any(|(set, _)| set == name) || then.remove.contains(name);
+    let (_, mut both) = partition(first, undone);
+    both.set.retain(|(name, _)| !first.remove.contains(name));
+    both.add.retain(|(name, _)| !first.remove.contains(name));
+    both.set.extend(then.set.iter().cloned());
+    for (name, value) in &then.add {
+        // Added to nothing is set.
+        let removed = both.remove.contains(name);
+        both.remove.retain(|other| other != name);
+        if removed { &mut both.set } else { &mut both.add }.push((name.clone(), value.clone()));
+    }
+    both.remove.extend(then.remove.iter().cloned());
+    both
 }
 
 /// Reads the lists that stand in the fields `{field}_to_add` and `{field}_to_remove`.

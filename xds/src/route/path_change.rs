@@ -2,7 +2,7 @@
 //!
 //! Envoy replaces the matched prefix as a string, which is the same except around a bare `/`: `/cart` to `/` would
 //! turn `/cart/1` into `//1`, and `/` to `/shop` would turn `/1` into `/shop1`. These cases are written as a regular
-//! expression that eats the slashes, and only such expressions are read back.
+//! expression that takes the slash along, and only such expressions are read back.
 
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher};
 use gauze_model::route::{PathChange, PathMatch};
@@ -12,32 +12,42 @@ use crate::path::{At as _, Fault, Read, required};
 /// The whole path, without the query.
 const WHOLE: &str = "^.*$";
 
+/// The slash that every path begins with.
+const ROOT: &str = "^/";
+
 /// One of Envoy's ways to say it.
 pub(super) enum Written {
     Prefix(String),
     Regex(RegexMatchAndSubstitute),
 }
 
-pub(super) fn write(change: &PathChange, matched: &PathMatch) -> Written {
+/// `None` where nothing changes: the prefix of what did not match by prefix.
+pub(super) fn write(change: &PathChange, matched: &PathMatch) -> Option<Written> {
     match (change, matched) {
-        (PathChange::ReplaceFull(path), _) => Written::Regex(substitute(WHOLE, path)),
-        (PathChange::ReplacePrefix(to), PathMatch::Prefix(from)) => write_prefix(from, to),
-        (PathChange::ReplacePrefix(to), _) => Written::Prefix(to.clone()),
+        (PathChange::ReplaceFull(path), _) => Some(Written::Regex(substitute(WHOLE, &from_root(path)))),
+        (PathChange::ReplacePrefix(to), PathMatch::Prefix(from)) => {
+            Some(write_prefix(from, to.trim_end_matches('/')))
+        }
+        (PathChange::ReplacePrefix(_), PathMatch::Exact(_) | PathMatch::Regex(_)) => None,
     }
 }
 
 fn write_prefix(from: &str, to: &str) -> Written {
-    if to.ends_with('/') {
-        return Written::Regex(substitute(&eats_slashes(from), to));
+    match (from, to) {
+        ("/", to) => Written::Regex(substitute(ROOT, &format!("{}/", from_root(to).trim_end_matches('/')))),
+        (from, "") => Written::Regex(substitute(&with_slash(from), "/")),
+        (_, to) => Written::Prefix(from_root(to)),
     }
-    if from == "/" {
-        return Written::Regex(substitute("^/", &format!("{to}/")));
-    }
-    Written::Prefix(to.to_owned())
 }
 
-fn eats_slashes(prefix: &str) -> String {
-    format!("^{}/*", escape_regex(prefix.trim_end_matches('/')))
+/// A path begins with a slash, whatever stands in the configuration.
+pub(super) fn from_root(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// The prefix, and the slash after it if there is one.
+fn with_slash(prefix: &str) -> String {
+    format!("^{}/?", escape_regex(prefix))
 }
 
 /// As `RE2::QuoteMeta`: everything that could mean something.
@@ -68,28 +78,31 @@ pub(super) fn read_regex(rewrite: RegexMatchAndSubstitute, matched: &PathMatch) 
     let to = substitution.replace(r"\\", r"\");
     match matched {
         _ if regex == WHOLE => Ok(PathChange::ReplaceFull(to)),
-        PathMatch::Prefix(from) if to.ends_with('/') && regex == eats_slashes(from) => {
-            Ok(PathChange::ReplacePrefix(to))
+        PathMatch::Prefix(from) if from == "/" && regex == ROOT && to.ends_with('/') => Ok(to_prefix(&to)),
+        PathMatch::Prefix(from) if from != "/" && regex == with_slash(from) && to == "/" => {
+            Ok(to_prefix(&to))
         }
-        PathMatch::Prefix(from) if from == "/" && regex == "^/" => match to.strip_suffix('/') {
-            Some(to) => Ok(PathChange::ReplacePrefix(to.to_owned())),
-            None => Err(not_ours()),
-        },
-        _ => Err(not_ours()),
+        _ => {
+            let problem = "only the whole path, or the matched prefix with the slash after it, is supported";
+            Err(Fault::beyond(problem).at("regex").at("pattern"))
+        }
     }
-}
-
-fn not_ours() -> Fault {
-    Fault::beyond("only the whole path, or the matched prefix with the slashes after it, is supported")
-        .at("regex")
-        .at("pattern")
 }
 
 /// A prefix that Envoy replaces as a string.
-pub(super) fn read_prefix(to: String, matched: &PathMatch) -> Read<PathChange> {
-    let at_root = matches!(matched, PathMatch::Prefix(from) if from == "/");
-    if to.ends_with('/') != at_root && matches!(matched, PathMatch::Prefix(_)) {
-        return Err(Fault::beyond("would not replace whole path elements, which is not supported"));
+pub(super) fn read_prefix(to: &str, matched: &PathMatch) -> Read<PathChange> {
+    match matched {
+        PathMatch::Prefix(from) if to.starts_with('/') && to.ends_with('/') == (from == "/") => {
+            Ok(to_prefix(to))
+        }
+        _ => Err(Fault::beyond("would not replace whole path elements, which is not supported")),
     }
-    Ok(PathChange::ReplacePrefix(to))
+}
+
+/// Without the slash at the end, which means nothing.
+fn to_prefix(to: &str) -> PathChange {
+    match to.trim_end_matches('/') {
+        "" => PathChange::ReplacePrefix("/".to_owned()),
+        to => PathChange::ReplacePrefix(to.to_owned()),
+    }
 }

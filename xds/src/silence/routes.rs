@@ -26,11 +26,15 @@ fn routes() -> (Name, Resource) {
         add: vec![(HeaderName::from_static("x-add"), HeaderValue::from_static("b"))],
         remove: vec![HeaderName::from_static("x-remove")],
     };
+    let of_backend = HeaderChange {
+        set: vec![(HeaderName::from_static("x-b"), HeaderValue::from_static("b"))],
+        ..HeaderChange::default()
+    };
     let backend = Backend {
         cluster: name("cluster/shop/v1/80"),
         weight: 3,
-        request_headers: change.clone(),
-        response_headers: change.clone(),
+        request_headers: of_backend.clone(),
+        response_headers: of_backend,
     };
     let matches = RouteMatch {
         path: PathMatch::Prefix("/cart".into()),
@@ -122,8 +126,8 @@ fn no_field_of_a_route_table_is_dropped() {
     let check = |what, labels: &[u32], add_to: Add<Routes>| {
         every_field_counts(what, &routes(), labels, add_to);
     };
-    // name, virtual_clusters and metadata of a host; name, decorator and stat_prefix of a route; engine of a pattern
-    check("RouteConfiguration", &[], &|routes, field| add(routes, field));
+    // most_specific_header_mutations_wins; name, virtual_clusters and metadata of a host; name, decorator and stat_prefix of a route; engine of a pattern
+    check("RouteConfiguration", &[10], &|routes, field| add(routes, field));
     check("VirtualHost", &[1, 5, 24], &|routes, field| add(&mut routes.virtual_hosts[0], field));
     check("Route", &[14, 5, 19], &|routes, field| add(rule(routes, 0), field));
     check("RouteMatch", &[], &|routes, field| add(matches(routes), field));
