@@ -340,8 +340,7 @@ fn log_heard(heard: &gauze_xds::delta::Heard, workload: &Workload, metrics: &Met
     for rejection in &heard.rejections {
         let kind = format!("{:?}", rejection.kind).to_lowercase();
         metrics.rejections.with_label_values(&[&kind]).inc();
-        let code = Code::CONFIGURATION_REFUSED;
-        warn!(pod = %workload, %code, %rejection, "a proxy refused configuration");
+        warn!(pod = %workload, code = %rejection.code, %rejection, "a proxy refused configuration");
     }
     for name in &heard.unreadable {
         debug!(pod = %workload, code = %Code::NAME_UNREADABLE, name, "a proxy asked for a name that is none");
