@@ -35,9 +35,9 @@ pub(crate) struct Seen {
 }
 
 /// The load is never less than this, in requests per second.
-const RATE_MIN: u32 = 100;
+const RATE_MIN: u32 = 200;
 /// The rates that are tried beyond it.
-const RATES: [u32; 3] = [200, 350, 500];
+const RATES: [u32; 2] = [350, 500];
 /// Above this latency the machine is busier than the story needs it.
 const AT_EASE_MS: f64 = 100.0;
 /// Above this latency it does not keep up.
