@@ -79,3 +79,21 @@ async fn a_split_that_is_deleted_gives_the_root_its_own_endpoints_back() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_connections_gets_hardly_any_of_the_traffic() {
+    let canary = Canary::start(Mesh::start().await, [0, 0]).await;
+    // The app of v1 is gone, its sidecar is not: it answers fast, and must not look fast.
+    let Canary { mesh, apps: [v1, v2], web, carts } = canary;
+    drop(v1);
+    mesh.remove("split.yaml");
+    let mut failed = 0;
+    for number in 0..200 {
+        let answer = call(Protocol::Http1, web.outbound[0], "cart", "/", &format!("r{number}")).await;
+        failed += u32::from(answer.expect("an answer").status != 200);
+    }
+    println!("{failed} of 200 met the endpoint that refuses");
+    assert!(failed <= 20, "{failed} of 200 failed");
+    assert_eq!(v2.count("r"), 200 - failed as usize);
+    drop(carts);
+}

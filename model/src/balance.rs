@@ -11,7 +11,7 @@ use crate::route::scale;
 pub struct Load {
     /// Requests in flight to it, or connections open to it where it is opaque.
     pub in_flight: u32,
-    /// What it is believed to take for a request, in seconds ([`Ewma::at`]); only peak-EWMA asks.
+    /// What it is believed to take for a request, in seconds ([`believe`]); only peak-EWMA asks.
     pub seconds: f64,
 }
 
@@ -134,6 +134,18 @@ fn stride(sum: u64) -> u64 {
 pub struct Ewma {
     seconds: f64,
     measured: Instant,
+}
+
+/// What an endpoint is believed to take for a request at `now`, in seconds.
+///
+/// One that was never measured is tried at once, by one request: until that is answered it is believed to
+/// take `start`. Otherwise a new endpoint would wait for the old ones to become as slow as `start`.
+pub fn believe(measured: Option<Ewma>, in_flight: u32, now: Instant, [start, decay]: [Duration; 2]) -> f64 {
+    match measured {
+        Some(ewma) => ewma.at(now, decay),
+        None if in_flight == 0 => 0.0,
+        None => start.as_secs_f64(),
+    }
 }
 
 impl Ewma {

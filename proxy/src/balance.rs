@@ -8,9 +8,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use gauze_model::Code;
-use gauze_model::balance::{Ewma, Load, pick};
-use gauze_model::cluster::Balance;
+use gauze_model::balance::{Ewma, Load, believe, pick};
+use gauze_model::cluster::{Balance, CONNECT_TIMEOUT};
+use http::Response;
 
+use crate::headers::GAUZE_NOT_DELIVERED;
 use crate::refusal::Refusal;
 use crate::target::{ClusterTarget, EndpointLive, EndpointTarget};
 use crate::worker::Worker;
@@ -57,8 +59,7 @@ impl Latencies {
         let Balance::PeakEwma { start, decay } = *balance else {
             return Load { in_flight, seconds: 0.0 };
         };
-        let believed = self.of(endpoint).unwrap_or_else(|| Ewma::new(start, now));
-        Load { in_flight, seconds: believed.at(now, decay) }
+        Load { in_flight, seconds: believe(self.of(endpoint), in_flight, now, [start, decay]) }
     }
 
     fn of(&self, endpoint: &EndpointLive) -> Option<Ewma> {
@@ -66,8 +67,39 @@ impl Latencies {
         (measured.id == endpoint.id).then_some(measured.ewma)
     }
 
+    /// Notes what came of a try that began at `began`.
+    pub(crate) fn observe_try<T>(
+        &self,
+        endpoint: &EndpointLive,
+        balance: &Balance,
+        tried: &Result<(Response<T>, impl Sized), Refusal>,
+        began: Instant,
+    ) {
+        let is_failure = match tried {
+            Ok((response, _)) => response.headers().contains_key(GAUZE_NOT_DELIVERED),
+            Err(refusal) => refusal.code.entry().is_some_and(|entry| entry.flag.starts_with('U')),
+        };
+        let now = Instant::now();
+        match is_failure {
+            true => self.observe_failure(endpoint, balance, began, now),
+            false => self.observe(endpoint, balance, now - began, now),
+        }
+    }
+
+    /// Notes that the app was not reached. It counts as if it had taken the default connect timeout at
+    /// least: an endpoint that fails fast must not look like the best of all.
+    pub(crate) fn observe_failure(
+        &self,
+        endpoint: &EndpointLive,
+        balance: &Balance,
+        began: Instant,
+        now: Instant,
+    ) {
+        self.observe(endpoint, balance, (now - began).max(CONNECT_TIMEOUT), now);
+    }
+
     /// Notes that an endpoint took this long until its response began.
-    pub(crate) fn observe(&self, endpoint: &EndpointLive, balance: &Balance, took: Duration, now: Instant) {
+    fn observe(&self, endpoint: &EndpointLive, balance: &Balance, took: Duration, now: Instant) {
         let Balance::PeakEwma { start, decay } = *balance else { return };
         let ewma = self.of(endpoint).unwrap_or_else(|| Ewma::new(start, now)).observe(took, now, decay);
         endpoint.seconds.store(ewma.at(now, decay).to_bits(), Ordering::Relaxed);

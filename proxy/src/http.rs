@@ -63,9 +63,9 @@ async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &
     let wire = wire(version, &endpoint, worker.proxy.settings.limits.http1_carrier);
     let began = Instant::now();
     let sent = pin!(connect::send(worker, &endpoint, wire, exchange.request(head, body, wire)));
-    let (mut response, stream) = exchange.unless_idle(sent).await?;
-    let now = Instant::now();
-    worker.latencies.observe(&endpoint.live, &cluster.balance, now - began, now);
+    let tried = exchange.unless_idle(sent).await;
+    worker.latencies.observe_try(&endpoint.live, &cluster.balance, &tried, began);
+    let (mut response, stream) = tried?;
 
     headers::go_back(&mut response, endpoint.peer.identity().is_some());
     backend.response_headers.apply(response.headers_mut());

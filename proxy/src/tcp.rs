@@ -138,7 +138,11 @@ pub(crate) async fn open(worker: &Worker, target: &OutboundTarget) -> Result<Ups
     let share = share(weights, worker.draw()).and_then(|at| target.tcp.get(at));
     let share = share.ok_or_else(|| Refusal::new(Code::NO_BACKEND, target.origin.to_string()))?;
     let (endpoint, in_flight) = balance::choose(worker, &share.cluster)?;
-    let upstream = open_to(worker, endpoint).await?;
+    let (live, began) = (Arc::clone(&endpoint.live), std::time::Instant::now());
+    let upstream = open_to(worker, endpoint).await.inspect_err(|_| {
+        let now = std::time::Instant::now();
+        worker.latencies.observe_failure(&live, &share.cluster.balance, began, now);
+    })?;
     Ok(Upstream { _in_flight: Some(in_flight), ..upstream })
 }
 

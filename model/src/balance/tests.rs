@@ -155,6 +155,30 @@ fn a_peak_is_believed_at_once_and_forgotten_slowly() {
     assert_eq!(same_moment, 1.0, "many fast answers at one moment are one measurement");
 }
 
+#[test]
+fn an_endpoint_that_was_never_measured_is_tried_at_once_by_one_request() {
+    let now = Instant::now();
+    let times = [Duration::from_millis(30), Duration::from_secs(10)];
+    let fast = Ewma::new(Duration::from_millis(1), now);
+    for (measured, in_flight, wanted) in
+        [(None, 0, 0.0), (None, 1, 0.03), (Some(fast), 0, 0.001), (Some(fast), 5, 0.001)]
+    {
+        assert_eq!(
+            believe(measured, in_flight, now, times),
+            wanted,
+            "{measured:?} with {in_flight} in flight"
+        );
+    }
+    let picks = |newcomers: u32| {
+        let load = |at: usize| match at {
+            0 => Load { in_flight: newcomers, seconds: believe(None, newcomers, now, times) },
+            _ => Load { in_flight: 1, seconds: believe(Some(fast), 1, now, times) },
+        };
+        picked(&PEAK_EWMA, &[1, 1], load, 100)
+    };
+    assert_eq!((picks(0), picks(1)), (vec![100, 0], vec![0, 100]));
+}
+
 proptest! {
     #[test]
     fn weight_0_is_never_picked_while_another_can_be(
