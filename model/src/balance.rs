@@ -149,9 +149,9 @@ pub fn believe(measured: Option<Ewma>, in_flight: u32, now: Instant, [start, dec
 }
 
 impl Ewma {
-    /// What is believed before anything was measured.
-    pub fn new(start: Duration, now: Instant) -> Ewma {
-        Ewma { seconds: start.as_secs_f64(), measured: now }
+    /// What is believed after the first measurement.
+    pub fn new(took: Duration, now: Instant) -> Ewma {
+        Ewma { seconds: took.as_secs_f64(), measured: now }
     }
 
     /// The belief after a request took `took` and ended at `now`.

@@ -100,8 +100,9 @@ impl Latencies {
 
     /// Notes that an endpoint took this long until its response began.
     fn observe(&self, endpoint: &EndpointLive, balance: &Balance, took: Duration, now: Instant) {
-        let Balance::PeakEwma { start, decay } = *balance else { return };
-        let ewma = self.of(endpoint).unwrap_or_else(|| Ewma::new(start, now)).observe(took, now, decay);
+        let Balance::PeakEwma { decay, .. } = *balance else { return };
+        // The first measurement takes the place of what was believed before there was one.
+        let ewma = self.of(endpoint).map_or(Ewma::new(took, now), |ewma| ewma.observe(took, now, decay));
         endpoint.seconds.store(ewma.at(now, decay).to_bits(), Ordering::Relaxed);
         let mut measured = self.measured.borrow_mut();
         if measured.len() <= endpoint.slot {
