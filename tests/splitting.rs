@@ -29,24 +29,28 @@ impl Canary {
         mesh.service("cart", root, "http", &[&carts[0], &carts[1]]);
         mesh.service("cart-v1", v1, "http", &[&carts[0]]);
         mesh.service("cart-v2", v2, "http", &[&carts[1]]);
+        // Before `web`: once the control plane has a token for it, it has read the split too.
+        mesh.apply("split.yaml", &split(weights));
         let web =
             mesh.pod("web-0", "web", None, SidecarOptions { dials: &[root], ..Default::default() }).await;
         let canary = Canary { mesh, apps, web, carts };
-        canary.split(weights);
         for sidecar in [&canary.web, &canary.carts[0], &canary.carts[1]] {
             sidecar.ready().await;
         }
         canary
     }
 
-    pub(crate) fn split(&self, [v1, v2]: [u32; 2]) {
-        let split = objects::split(NAMESPACE, "cart", "cart", &[("cart-v1", v1), ("cart-v2", v2)]);
-        self.mesh.apply("split.yaml", &split);
+    pub(crate) fn split(&self, weights: [u32; 2]) {
+        self.mesh.apply("split.yaml", &split(weights));
     }
 
     pub(crate) fn load(&self, rate: u32) -> Load {
         Load::start("load", self.web.outbound[0], "cart", rate)
     }
+}
+
+fn split([v1, v2]: [u32; 2]) -> String {
+    objects::split(NAMESPACE, "cart", "cart", &[("cart-v1", v1), ("cart-v2", v2)])
 }
 
 #[tokio::test]
