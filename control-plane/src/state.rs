@@ -13,6 +13,8 @@ pub struct StateDirectory(PathBuf);
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
+    #[error("there is no directory {0}; --directory names one that exists")]
+    NoDirectory(PathBuf),
     #[error("cannot {doing} {path}: {error}")]
     Io { doing: &'static str, path: PathBuf, error: io::Error },
     #[error("{path} holds a private key and others may read it (mode {mode:o}): run `chmod 600 {path}`")]
@@ -30,6 +32,10 @@ impl StateDirectory {
     /// It cannot be created or made private.
     pub fn open(path: PathBuf) -> Result<StateDirectory, StateError> {
         match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let directory = path.parent().unwrap_or(&path).to_owned();
+                return Err(StateError::NoDirectory(directory));
+            }
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(StateError::Io { doing: "create the state directory", path, error });
             }
@@ -174,7 +180,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("typo/.gauze");
         let refused = StateDirectory::open(path.clone()).unwrap_err().to_string();
-        assert!(refused.contains("typo"), "{refused}");
+        assert!(refused.ends_with("typo; --directory names one that exists"), "{refused}");
         assert!(!path.exists());
     }
 }
