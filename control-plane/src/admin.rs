@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, info, warn};
 
+use crate::authority::Authority;
 use crate::logging::Logging;
 use crate::metrics::{self, Metrics};
 use crate::push::Push;
@@ -39,6 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Admin {
     pub push: Arc<Push>,
     pub metrics: Arc<Metrics>,
+    pub authority: Arc<Authority>,
     pub logging: Logging,
     pub stopping: watch::Receiver<bool>,
 }
@@ -141,13 +143,14 @@ impl Admin {
             (_, &Method::GET, "/live") => text(StatusCode::OK, "live"),
             (_, &Method::GET, "/ready") => self.ready(),
             (_, &Method::GET, "/metrics") => of(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.encode()),
+            (Door::Socket, &Method::GET, "/about") => self.about(),
             (Door::Socket, &Method::GET, "/objects") => self.view(views::objects).await,
             (Door::Socket, &Method::GET, "/world") => self.view(views::world).await,
             (Door::Socket, &Method::GET, "/proxies") => self.view(views::proxies).await,
             (Door::Socket, &Method::POST, "/logging") => self.change_level(request.uri().query()),
             (Door::Socket, ..) => text(
                 StatusCode::NOT_FOUND,
-                "GET /objects /world /proxies /ready /live /metrics, POST /logging?level=LEVEL",
+                "GET /about /objects /world /proxies /ready /live /metrics, POST /logging?level=LEVEL",
             ),
             (Door::Port, ..) => text(StatusCode::NOT_FOUND, "GET /ready /live /metrics"),
         }
@@ -161,6 +164,12 @@ impl Admin {
             return text(StatusCode::SERVICE_UNAVAILABLE, "not all objects have been read yet");
         }
         text(StatusCode::OK, "ready")
+    }
+
+    fn about(&self) -> Answer {
+        let own_ends = self.metrics.certificate_expiry.get();
+        let about = views::about(self.push.world().settings(), &self.authority, own_ends);
+        of(StatusCode::OK, "application/json", about.to_string())
     }
 
     /// Computes a view beside the streams, which must not wait for it.

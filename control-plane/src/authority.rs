@@ -129,6 +129,19 @@ impl Authority {
         &self.root
     }
 
+    /// When the root expires. webpki tells it only in refusing; the validity is what it looks at first.
+    pub fn root_expiry(&self) -> Option<SystemTime> {
+        let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX >> 1));
+        let root = webpki::EndEntityCert::try_from(&self.root).ok()?;
+        let usage = webpki::KeyUsage::server_auth();
+        match root.verify_for_usage(&[], &[], &[], end_of_time, usage, None, None) {
+            Err(webpki::Error::CertExpired { not_after, .. }) => {
+                Some(SystemTime::UNIX_EPOCH + Duration::from_secs(not_after.as_secs()))
+            }
+            _ => None,
+        }
+    }
+
     /// How long a leaf lives at most.
     pub fn life(&self) -> Duration {
         self.life

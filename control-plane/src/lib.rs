@@ -112,11 +112,18 @@ impl ControlPlane {
 
         let (stop, stopping) = watch::channel(false);
         let ads = Ads { push: push.clone(), metrics: metrics.clone(), stopping: stopping.clone() };
+        let admin = Admin {
+            push: push.clone(),
+            metrics: metrics.clone(),
+            authority: authority.clone(),
+            logging,
+            stopping,
+        };
         let certificates =
-            Certificates { authority, tokens, push: push.clone(), metrics: metrics.clone(), own: own_id };
+            Certificates { authority, tokens, push, metrics, own: own_id };
         Ok(ControlPlane {
             services: Services { ads, certificates },
-            admin: Admin { push, metrics, logging, stopping },
+            admin,
             own,
             token_files,
             updates,

@@ -7,11 +7,46 @@ use gauze_model::{Kind, Name, Origin};
 use gauze_xds::delta::{Held, Holding};
 use serde_json::{Value, json};
 
+use crate::authority::Authority;
 use crate::problem::Problem;
 use crate::push::{ProxyView, Push};
 use crate::status::{self, Heard, HoldingState, ObjectStatus};
 use crate::translate::check;
-use crate::world::{Object, ObjectKey, World};
+use crate::world::{MeshSettings, Object, ObjectKey, World};
+
+/// Which release this is, what holds for the whole mesh, and when certificates end; times in seconds since 1970.
+pub(super) fn about(settings: &MeshSettings, authority: &Authority, own_ends: f64) -> Value {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "mesh": {
+            "trustDomain": settings.trust_domain,
+            "mtls": settings.mtls,
+            "meshNetworks": settings.mesh_networks,
+        },
+        "certificates": {
+            "rootEnds": authority.root_expiry().map(seconds),
+            "ownEnds": own_ends as u64,
+            "life": authority.life().as_secs(),
+        },
+    })
+}
+
+/// What [`about`] says of the mesh; what an older control plane does not say has its default.
+pub fn settings_in(about: &Value) -> MeshSettings {
+    let mut settings = MeshSettings::default();
+    let mesh = &about["mesh"];
+    if let Some(domain) = mesh["trustDomain"].as_str() {
+        domain.clone_into(&mut settings.trust_domain);
+    }
+    settings.mtls = serde_json::from_value(mesh["mtls"].clone()).unwrap_or(settings.mtls);
+    settings.mesh_networks =
+        serde_json::from_value(mesh["meshNetworks"].clone()).unwrap_or(settings.mesh_networks);
+    settings
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
 
 pub(super) fn objects(push: &Push) -> Value {
     objects_of(&push.world(), &push.problems(), &push.heard())
@@ -75,7 +110,6 @@ pub(super) fn proxies(push: &Push) -> Value {
 }
 
 fn proxy(view: &ProxyView) -> Value {
-    let since = view.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let resources: Vec<Value> = view
         .heard
         .resources
@@ -87,7 +121,7 @@ fn proxy(view: &ProxyView) -> Value {
         "pod": view.workload.pod,
         "serviceAccount": view.workload.service_account,
         "connected": view.connected,
-        "sinceUnixSeconds": since.as_secs(),
+        "sinceUnixSeconds": seconds(view.since),
         "resources": resources,
     })
 }
@@ -113,4 +147,23 @@ fn holding(resource: &status::Holding, held: &Held) -> Value {
         value["rejection"] = json!({ "path": path, "problem": problem, "origin": origin });
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use gauze_model::listener::Mtls;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        assert_eq!(settings_in(&Value::Null), MeshSettings::default());
+        let said = json!({ "mesh": { "trustDomain": "corp", "mtls": "strict", "meshNetworks": ["10.96.0.0/16"] } });
+        let expected = MeshSettings {
+            trust_domain: "corp".to_owned(),
+            mtls: Mtls::Strict,
+            mesh_networks: vec!["10.96.0.0/16".parse().unwrap()],
+        };
+        assert_eq!(settings_in(&said), expected);
+    }
 }

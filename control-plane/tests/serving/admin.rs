@@ -71,6 +71,11 @@ async fn the_socket_tells_what_is_wrong_with_an_object_and_where() {
     let cart = objects["objects"].as_array().unwrap().iter().find(|object| object["name"] == "cart").unwrap();
     assert_eq!((&cart["kind"], &cart["problems"]), (&"Service".into(), &Value::Array(Vec::new())));
 
+    let about = json(&running, "/about").await;
+    assert_eq!(about["mesh"]["trustDomain"], "cluster.local", "{about}");
+    let ends = |which: &str| about["certificates"][which].as_u64().unwrap();
+    assert!(ends("rootEnds") > ends("ownEnds") && ends("ownEnds") > 1_700_000_000, "{about}");
+
     let world = json(&running, "/world").await;
     assert_eq!(world["kind"], "List");
     assert_eq!(world["items"].as_array().unwrap().len(), 3);
@@ -85,6 +90,7 @@ async fn the_port_tells_strangers_its_health_and_metrics_only() {
         ("GET /live", 200),
         ("GET /ready", 200),
         ("GET /metrics", 200),
+        ("GET /about", 404),
         ("GET /objects", 404),
         ("GET /world", 404),
         ("GET /proxies", 404),
