@@ -119,8 +119,7 @@ impl ControlPlane {
             logging,
             stopping,
         };
-        let certificates =
-            Certificates { authority, tokens, push, metrics, own: own_id };
+        let certificates = Certificates { authority, tokens, push, metrics, own: own_id };
         Ok(ControlPlane {
             services: Services { ads, certificates },
             admin,

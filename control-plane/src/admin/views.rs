@@ -158,7 +158,8 @@ mod tests {
     #[test]
     fn what_is_not_said_has_its_default() {
         assert_eq!(settings_in(&Value::Null), MeshSettings::default());
-        let said = json!({ "mesh": { "trustDomain": "corp", "mtls": "strict", "meshNetworks": ["10.96.0.0/16"] } });
+        let said =
+            json!({ "mesh": { "trustDomain": "corp", "mtls": "strict", "meshNetworks": ["10.96.0.0/16"] } });
         let expected = MeshSettings {
             trust_domain: "corp".to_owned(),
             mtls: Mtls::Strict,
