@@ -1,5 +1,6 @@
-//! `yaml/` holds the CRDs as an API server takes them, generated from the types. `UPDATE=1 cargo test
-//! -p gauze-crds` rewrites them; without it the test says which one is stale.
+//! `yaml/` holds the CRDs as an API server takes them, and `charts/gauze/templates/crds/` as Helm does: both are
+//! generated from the types. `UPDATE=1 cargo test -p gauze-crds` rewrites them; without it the test says which
+//! one is stale.
 
 use std::path::Path;
 use std::{env, fs};
@@ -13,25 +14,65 @@ fn definitions() -> [(&'static str, CustomResourceDefinition); 2] {
     [("traffic_policy", TrafficPolicy::crd()), ("traffic_split", TrafficSplit::crd())]
 }
 
+/// The definition as YAML.
+fn yaml(name: &str, definition: &CustomResourceDefinition) -> String {
+    let text = serde_saphyr::to_string(definition).expect("YAML");
+    let read: CustomResourceDefinition = serde_saphyr::from_str(&text).expect(name);
+    assert_eq!(&read, definition, "{name} must read back as it was written");
+    text
+}
+
+/// The definition as a template of the chart: switched by values, with the chart's labels, kept at uninstall.
+fn template(name: &str, definition: &CustomResourceDefinition) -> String {
+    let text = yaml(name, definition);
+    assert!(!text.contains("{{"), "{name}: Helm would read this as a template");
+    let (head, body) = text.split_once("spec:\n").expect("a CRD has a spec");
+    let ours = definition.spec.group == "gauze.dev";
+    let switch = if ours { ".Values.crds.enabled" } else { "and .Values.crds.enabled .Values.crds.smi" };
+    format!(
+        r#"{{{{- /* Generated from crds/src/{name}.rs; UPDATE=1 cargo test -p gauze-crds rewrites it. */ -}}}}
+{{{{- if {switch} }}}}
+{head}  labels:
+    {{{{- include "gauze.labels" (list . "crds") | nindent 4 }}}}
+  {{{{- if .Values.crds.keep }}}}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{{{- end }}}}
+spec:
+{body}{{{{- end }}}}
+"#
+    )
+}
+
+/// Writes the file when asked to; else says whether it is as it should be.
+fn is_current(file: &Path, now: &str) -> bool {
+    if env::var_os("UPDATE").is_some() {
+        fs::write(file, now).expect("writable");
+    }
+    fs::read_to_string(file).unwrap_or_default() == now
+}
+
 #[test]
 fn the_committed_yaml_is_what_the_types_say() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml");
-    let mut stale = Vec::new();
     for (name, definition) in definitions() {
-        let file = directory.join(format!("{name}.yaml"));
-        let now = serde_saphyr::to_string(&definition).expect("YAML");
-        let read: CustomResourceDefinition = serde_saphyr::from_str(&now).expect(name);
-        assert_eq!(read, definition, "{name} must read back as it was written");
         let now = format!(
-            "# Generated from crds/src/{name}.rs; UPDATE=1 cargo test -p gauze-crds rewrites it.\n{now}"
+            "# Generated from crds/src/{name}.rs; UPDATE=1 cargo test -p gauze-crds rewrites it.\n{}",
+            yaml(name, &definition)
         );
-        if env::var_os("UPDATE").is_some() {
-            fs::write(&file, &now).expect("writable");
-        } else if fs::read_to_string(&file).unwrap_or_default() != now {
-            stale.push(file);
-        }
+        assert!(is_current(&directory.join(format!("{name}.yaml")), &now), "{name} is stale: run with UPDATE=1");
     }
-    assert!(stale.is_empty(), "stale, run with UPDATE=1: {stale:?}");
+}
+
+#[test]
+fn the_chart_installs_the_same_definitions_and_no_others() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/gauze/templates/crds");
+    for (name, definition) in definitions() {
+        let now = template(name, &definition);
+        assert!(is_current(&directory.join(format!("{name}.yaml")), &now), "{name} is stale: run with UPDATE=1");
+    }
+    let files = fs::read_dir(&directory).expect("the chart has CRDs").count();
+    assert_eq!(files, definitions().len(), "a file in {} that no type stands behind", directory.display());
 }
 
 /// Every schema below a value, with its path.
