@@ -60,7 +60,10 @@ fn the_committed_yaml_is_what_the_types_say() {
             "# Generated from crds/src/{name}.rs; UPDATE=1 cargo test -p gauze-crds rewrites it.\n{}",
             yaml(name, &definition)
         );
-        assert!(is_current(&directory.join(format!("{name}.yaml")), &now), "{name} is stale: run with UPDATE=1");
+        assert!(
+            is_current(&directory.join(format!("{name}.yaml")), &now),
+            "{name} is stale: run with UPDATE=1"
+        );
     }
 }
 
@@ -69,7 +72,10 @@ fn the_chart_installs_the_same_definitions_and_no_others() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/gauze/templates/crds");
     for (name, definition) in definitions() {
         let now = template(name, &definition);
-        assert!(is_current(&directory.join(format!("{name}.yaml")), &now), "{name} is stale: run with UPDATE=1");
+        assert!(
+            is_current(&directory.join(format!("{name}.yaml")), &now),
+            "{name} is stale: run with UPDATE=1"
+        );
     }
     let files = fs::read_dir(&directory).expect("the chart has CRDs").count();
     assert_eq!(files, definitions().len(), "a file in {} that no type stands behind", directory.display());
