@@ -11,6 +11,7 @@ mod docs; // every command of the pages runs
 mod http; // requests between two sidecars
 mod mtls; // who may speak to whom, and that nobody else can listen
 mod netns; // pods as network namespaces, with real redirect rules
+mod packaging; // images and chart say the same everywhere
 mod promises; // docs/promises.md names tests that exist
 mod routing; // HTTPRoute, GRPCRoute, TrafficPolicy
 mod splitting; // traffic moves by weight
