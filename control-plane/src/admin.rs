@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,13 +19,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info, warn};
 
 use crate::authority::Authority;
 use crate::logging::Logging;
 use crate::metrics::{self, Metrics};
 use crate::push::Push;
+use crate::readiness::Readiness;
 
 pub mod views; // what it answers, as JSON
 
@@ -40,9 +41,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Admin {
     pub push: Arc<Push>,
     pub metrics: Arc<Metrics>,
-    pub authority: Arc<Authority>,
+    /// Known as soon as there is a root.
+    pub authority: Arc<OnceLock<Arc<Authority>>>,
     pub logging: Logging,
-    pub stopping: watch::Receiver<bool>,
+    pub readiness: Arc<Readiness>,
 }
 
 /// The operator's socket; its file goes when this is dropped.
@@ -157,18 +159,15 @@ impl Admin {
     }
 
     fn ready(&self) -> Answer {
-        if *self.stopping.borrow() {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "stopping");
+        match self.readiness.why_not() {
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason.to_string()),
+            None => text(StatusCode::OK, "ready"),
         }
-        if !self.push.world().is_synced() {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "not all objects have been read yet");
-        }
-        text(StatusCode::OK, "ready")
     }
 
     fn about(&self) -> Answer {
         let own_ends = self.metrics.certificate_expiry.get();
-        let about = views::about(self.push.world().settings(), &self.authority, own_ends);
+        let about = views::about(self.push.world().settings(), self.authority.get(), own_ends);
         of(StatusCode::OK, "application/json", about.to_string())
     }
 

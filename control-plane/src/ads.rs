@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gauze_model::SpiffeId;
 use gauze_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::permission::{self, Refusal};
 use crate::port::door::Peer;
 use crate::push::{Push, StreamId};
+use crate::readiness::{Readiness, Unready};
 
 /// The one method that is served.
 pub const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -34,8 +35,8 @@ pub type Responses = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
 pub struct Ads {
     pub push: Arc<Push>,
     pub metrics: Arc<Metrics>,
-    /// Changes when the process stops.
-    pub stopping: watch::Receiver<bool>,
+    /// Says when streams must end.
+    pub readiness: Arc<Readiness>,
 }
 
 impl Ads {
@@ -73,13 +74,16 @@ impl Ads {
 
     /// Talks until the client leaves or must be sent away.
     async fn converse(
-        mut self,
+        self,
         identity: &SpiffeId,
         mut requests: Streaming<DeltaDiscoveryRequest>,
         sender: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     ) -> Result<(), Refusal> {
         let Ok(first) = timeout(FIRST_REQUEST_TIMEOUT, requests.message()).await else { return Ok(()) };
         let Some(first) = readable(first)? else { return Ok(()) };
+        if let Some(reason) = self.readiness.why_not().filter(|reason| reason.ends_streams()) {
+            return Err(Refusal::GoElsewhere(reason));
+        }
         let stream = self.open(identity, &first)?;
         send(sender, self.push.hear(stream.id, first)?).await?;
         loop {
@@ -89,7 +93,7 @@ impl Ads {
                     None => return Ok(()),
                 },
                 () = stream.wake.notified() => self.push.owed(stream.id)?,
-                _ = self.stopping.wait_for(|stopping| *stopping) => return Err(Refusal::Stopping),
+                reason = self.readiness.until(Unready::ends_streams) => return Err(Refusal::GoElsewhere(reason)),
             };
             send(sender, responses).await?;
         }

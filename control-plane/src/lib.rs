@@ -21,39 +21,40 @@ pub mod state; // keys and tokens that outlive the process
 pub mod tokens; // who asks for a certificate
 pub mod workload; // a pod, in tokens, on streams and in the world
 
+// In a Kubernetes cluster:
+pub mod cluster; // what is done there besides reading objects
+
 // The process:
 pub mod admin; // what operators and scrapers ask
 pub mod logging; // logs on stderr, and their level
 pub mod metrics; // what is counted
+mod mode; // what differs between a cluster and a directory
 pub mod port; // the TLS port
+pub mod readiness; // whether proxies should come here
 pub mod settings; // what the operator sets
 
 pub use settings::Settings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use gauze_model::SpiffeId;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use admin::{Admin, AdminSocket};
 use ads::Ads;
-use authority::Authority;
 use certificates::Certificates;
 use logging::Logging;
 use metrics::Metrics;
-use port::{OwnCertificate, Services};
+use mode::{Mode, Prepared, Shared};
+use port::Services;
 use push::Push;
-use source::Update;
-use state::StateDirectory;
-use tokens::{TokenFiles, Tokens};
-use workload::Workload;
+use readiness::{Readiness, Unready};
 
 /// How long streams may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -76,59 +77,37 @@ pub async fn run(
     control_plane.serve(shutdown).await
 }
 
-/// A control plane that has its keys, has read all objects, and has bound all its addresses.
+/// A control plane that has bound all its addresses; one of a directory has read all objects, too.
 pub struct ControlPlane {
-    services: Services,
-    admin: Admin,
-    own: Arc<OwnCertificate>,
-    token_files: TokenFiles,
-    updates: mpsc::Receiver<Update>,
-    stop: watch::Sender<bool>,
+    shared: Shared,
+    logging: Logging,
+    mode: Mode,
     grpc: TcpListener,
     metrics_port: TcpListener,
     socket: AdminSocket,
 }
 
 impl ControlPlane {
-    /// Opens keys, reads all objects, and binds.
+    /// Binds. In directory mode it opens keys and reads all objects before: nobody is told where to
+    /// connect before there is something to get. In a cluster that takes as long as the API server is
+    /// away, so probes are answered meanwhile.
     ///
     /// # Errors
     /// See [`run`].
     pub async fn start(settings: &Settings, logging: Logging) -> anyhow::Result<ControlPlane> {
-        let state = StateDirectory::open(settings.state_directory())?;
-        let authority =
-            Authority::open(&state, &settings.trust_domain, settings.certificate_life, SystemTime::now())?;
-        let authority = Arc::new(authority);
-        let tokens = Arc::new(Tokens::open(&state)?);
-
         let metrics = Arc::new(Metrics::default());
-        let own_id = SpiffeId::control_plane(&settings.trust_domain, &settings.system_namespace);
-        let own = OwnCertificate::issue(&authority, &own_id, &metrics)?;
-        let push = Arc::new(Push::new(settings.mesh(), Arc::clone(&metrics)));
-        let updates = read_all(settings, &push).await?;
-        // Before anybody is told where to connect: a proxy needs its token first of all.
-        let mut token_files = TokenFiles::open(&state)?;
-        token_files.keep(&tokens, Workload::meshed(&push.world()), SystemTime::now());
-
-        let (stop, stopping) = watch::channel(false);
-        let ads = Ads { push: push.clone(), metrics: metrics.clone(), stopping: stopping.clone() };
-        let admin = Admin {
-            push: push.clone(),
-            metrics: metrics.clone(),
-            authority: authority.clone(),
-            logging,
-            stopping,
+        let shared = Shared {
+            settings: Arc::new(settings.clone()),
+            push: Arc::new(Push::new(settings.mesh(), Arc::clone(&metrics))),
+            metrics,
+            readiness: Arc::new(Readiness::default()),
         };
-        let certificates = Certificates { authority, tokens, push, metrics, own: own_id };
         Ok(ControlPlane {
-            services: Services { ads, certificates },
-            admin,
-            own,
-            token_files,
-            updates,
-            stop,
-            grpc: bind(settings.listen, "--listen").await?,
-            metrics_port: bind(settings.metrics_listen, "--metrics-listen").await?,
+            mode: Mode::start(&shared).await?,
+            shared,
+            logging,
+            grpc: bind(settings.listen(), "--listen").await?,
+            metrics_port: bind(settings.metrics_listen(), "--metrics-listen").await?,
             socket: AdminSocket::bind(settings.admin_socket())?,
         })
     }
@@ -138,56 +117,72 @@ impl ControlPlane {
     /// # Errors
     /// The system cannot tell.
     pub fn listening(&self) -> anyhow::Result<String> {
-        let listening = json!({
+        let mut listening = json!({
             "grpc": [self.grpc.local_addr()?],
             "metrics": [self.metrics_port.local_addr()?],
             "admin_socket": self.socket.path(),
         });
+        if let Mode::Kubernetes(kubernetes) = &self.mode {
+            listening["webhook"] = json!([kubernetes.webhook.local_addr()?]);
+        }
         Ok(json!({ "listening": listening }).to_string())
     }
 
     /// Serves until `shutdown` resolves, then lets streams end.
     ///
     /// # Errors
-    /// The source or the server ended by itself.
+    /// It cannot be prepared, or the source or the server ended by itself.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Certificates { authority, tokens, push, metrics, own } = self.services.certificates.clone();
-        let tls = port::tls(authority.root(), Arc::clone(&self.own))?;
-        let connections = port::door::open(self.grpc, tls, own.trust_domain.clone(), Arc::clone(&metrics));
-        let mut stopping = self.services.ads.stopping.clone();
-        let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
-
+        let mut shutdown = std::pin::pin!(shutdown);
+        let Shared { settings, push, metrics, readiness } = self.shared.clone();
+        let admin = Admin {
+            push: push.clone(),
+            metrics: metrics.clone(),
+            authority: Arc::default(),
+            logging: self.logging,
+            readiness: readiness.clone(),
+        };
+        let known_authority = admin.authority.clone();
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.admin.serve(self.socket, self.metrics_port));
-        tasks.spawn(self.own.keep(authority, own, Arc::clone(&metrics)));
-        tasks.spawn(tokens::keep(self.token_files, tokens, Arc::clone(&push), metrics));
-        let follow = push.follow(self.updates);
-        let serving = self.services.serve(connections, stopped);
-        let mut serving = std::pin::pin!(serving);
+        tasks.spawn(admin.serve(self.socket, self.metrics_port));
+        let prepared = tokio::select! {
+            prepared = self.mode.prepare(&self.shared) => prepared?,
+            () = &mut shutdown => return Ok(()),
+        };
+        let Prepared { authority, tokens, own, updates, tasks: mut beside, last } = prepared;
+        let _ = known_authority.set(authority.clone());
+
+        let own_id = own_identity(&settings);
+        tasks.spawn(own.clone().keep(authority.clone(), own_id.clone(), metrics.clone()));
+        let tls = port::tls(authority.root(), own)?;
+        let connections =
+            port::door::open(self.grpc, tls, settings.trust_domain.clone(), Arc::clone(&metrics));
+        let services = Services {
+            ads: Ads { push: push.clone(), metrics: metrics.clone(), readiness: readiness.clone() },
+            certificates: Certificates { authority, tokens, push: push.clone(), metrics, own: own_id },
+        };
+        let stopping = readiness.clone();
+        let stopped = async move {
+            stopping.until(|reason| reason == Unready::Stopping).await;
+        };
+        let mut serving = std::pin::pin!(services.serve(connections, stopped));
+        let follow = push.follow(updates);
         tokio::select! {
             () = shutdown => {}
-            () = follow => anyhow::bail!("the directory can no longer be watched"),
+            () = follow => anyhow::bail!("objects can no longer be watched"),
             served = &mut serving => return Ok(served?),
         }
-        self.stop.send_replace(true);
-        let _ = timeout(STOP_TIMEOUT, serving).await;
+        readiness.set(Unready::Stopping, true);
+        let _ = timeout(STOP_TIMEOUT, futures_util::future::join(serving, last.join_all())).await;
+        beside.shutdown().await;
         tasks.shutdown().await;
         Ok(())
     }
 }
 
-/// Reads everything once: nothing is served before what does not exist is known.
-async fn read_all(settings: &Settings, push: &Push) -> anyhow::Result<mpsc::Receiver<Update>> {
-    let directory = &settings.directory;
-    let started = Instant::now();
-    let mut updates = source::directory::watch(directory)
-        .with_context(|| format!("cannot watch {}", directory.display()))?;
-    while !push.world().is_synced() {
-        let update = updates.recv().await.with_context(|| format!("cannot read {}", directory.display()))?;
-        push.update(vec![update], started);
-    }
-    tracing::info!(directory = %directory.display(), took = ?started.elapsed(), "read all objects");
-    Ok(updates)
+/// Who this control plane is.
+fn own_identity(settings: &Settings) -> SpiffeId {
+    SpiffeId::control_plane(&settings.trust_domain, &settings.system_namespace)
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

@@ -1,8 +1,8 @@
 //! All metrics of the control plane. Each is listed, with its meaning, in docs/metrics.md.
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// The media type of [`Metrics::encode`].
@@ -40,6 +40,16 @@ pub struct Metrics {
     /// By reason: `tls`, `time`, `full`.
     pub handshakes_failed: IntCounterVec,
     pub workload_tokens: IntGauge,
+    pub leader: IntGauge,
+    /// By kind of object.
+    pub watched_objects: IntGaugeVec,
+    /// By kind of object.
+    pub watch_events: IntCounterVec,
+    /// By kind of object.
+    pub watch_failures: IntCounterVec,
+    /// By kind of object.
+    pub watch_restarts: IntCounterVec,
+    pub watches_failing: IntGauge,
 }
 
 impl Default for Metrics {
@@ -108,6 +118,22 @@ impl Metrics {
                 "workload_tokens",
                 "Workload tokens kept for the pods of the directory",
             )?,
+            leader: gauge(r, "leader", "1 when this replica leads")?,
+            watched_objects: gauges(r, "watched_objects", "Objects known from the API server", "kind")?,
+            watch_events: counters(r, "watch_events_total", "Objects received from the API server", "kind")?,
+            watch_failures: counters(
+                r,
+                "watch_failures_total",
+                "Times that a watch could not be opened or broke off with an error",
+                "kind",
+            )?,
+            watch_restarts: counters(
+                r,
+                "watch_restarts_total",
+                "Times that all objects of a kind were read anew, because a watch had expired",
+                "kind",
+            )?,
+            watches_failing: gauge(r, "watches_failing", "Kinds of object that cannot be watched now")?,
             registry,
         })
     }
@@ -139,6 +165,10 @@ fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<In
 
 fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
     registered(registry, IntCounterVec::new(opts(name, help), &[label])?)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+    registered(registry, IntGaugeVec::new(opts(name, help), &[label])?)
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
@@ -174,9 +204,13 @@ mod tests {
             &metrics.rejections,
             &metrics.certificates_refused,
             &metrics.handshakes_failed,
+            &metrics.watch_events,
+            &metrics.watch_failures,
+            &metrics.watch_restarts,
         ] {
             label.with_label_values(&["x"]).inc();
         }
+        metrics.watched_objects.with_label_values(&["x"]).inc();
         for family in metrics.registry.gather() {
             assert!(documented.contains(family.name()), "{} is not in docs/metrics.md", family.name());
         }

@@ -6,6 +6,7 @@ use gauze_model::{Code, Name, SpiffeId};
 use gauze_xds::discovery::DeltaDiscoveryRequest;
 use tonic::Status;
 
+use crate::readiness::Unready;
 use crate::workload::Workload;
 use crate::world::World;
 
@@ -34,8 +35,8 @@ pub enum Refusal {
     Replaced,
     #[error("the client did not take a response within {0:?}")]
     TooSlow(Duration),
-    #[error("the control plane is stopping")]
-    Stopping,
+    #[error("this replica of the control plane sends its proxies away: {0}")]
+    GoElsewhere(Unready),
 }
 
 impl From<Refusal> for Status {
@@ -52,7 +53,7 @@ impl From<Refusal> for Status {
             Refusal::TooManyNames => Status::resource_exhausted(text),
             Refusal::Replaced => Status::aborted(text),
             Refusal::TooSlow(_) => Status::deadline_exceeded(text),
-            Refusal::Stopping => Status::unavailable(text),
+            Refusal::GoElsewhere(_) => Status::unavailable(text),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the operator sets, once, by flag or environment. What users set is in their objects.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,27 +11,40 @@ use ipnet::IpNet;
 use crate::logging;
 use crate::world::MeshSettings;
 
-/// The gauze control plane: reads Kubernetes objects from a directory of YAML, issues certificates,
-/// and pushes routing configuration to the proxies over incremental xDS.
+mod kubernetes; // what is set only for a cluster
+
+pub use kubernetes::KubernetesSettings;
+
+/// The gauze control plane: reads Kubernetes objects from the API server, or from a directory of YAML;
+/// issues certificates, and pushes routing configuration to the proxies over incremental xDS.
 ///
-/// The first line on stdout says where it listens; logs go to stderr. It keeps its root key, tokens
-/// and socket in DIR/.gauze, which only its user may read.
+/// The first line on stdout says where it listens; logs go to stderr. With --directory it keeps its root
+/// key, tokens and socket in DIR/.gauze, which only its user may read.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "gauze-control-plane", version, max_term_width = 110)]
 pub struct Settings {
     /// Read all objects from the *.yaml files of DIR, and follow their changes
-    #[arg(long, value_name = "DIR", env = "GAUZE_DIRECTORY")]
-    pub directory: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "GAUZE_DIRECTORY",
+        required_unless_present = "kubernetes",
+        conflicts_with = "kubernetes"
+    )]
+    pub directory: Option<PathBuf>,
 
-    /// Serve configuration (ADS) and certificates here, over TLS
-    #[arg(long, value_name = "IP:PORT", env = "GAUZE_LISTEN", default_value = "127.0.0.1:0")]
-    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub kubernetes: KubernetesSettings,
 
-    /// Serve /metrics, /live and /ready here, in plaintext
-    #[arg(long, value_name = "IP:PORT", env = "GAUZE_METRICS_LISTEN", default_value = "127.0.0.1:0")]
-    pub metrics_listen: SocketAddr,
+    /// Serve configuration (ADS) and certificates here, over TLS [default: 127.0.0.1:0; with --kubernetes [::]:15012]
+    #[arg(long, value_name = "IP:PORT", env = "GAUZE_LISTEN")]
+    pub listen: Option<SocketAddr>,
 
-    /// Serve the operator (`gauze get`, `gauze proxy`) on this Unix socket [default: DIR/.gauze/control-plane.sock]
+    /// Serve /metrics, /live and /ready here, in plaintext [default: 127.0.0.1:0; with --kubernetes [::]:15014]
+    #[arg(long, value_name = "IP:PORT", env = "GAUZE_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// Serve the operator (`gauze get`, `gauze proxy`) on this Unix socket [default: control-plane.sock in DIR/.gauze, or in the state directory]
     #[arg(long, value_name = "PATH", env = "GAUZE_ADMIN_SOCKET")]
     pub admin_socket: Option<PathBuf>,
 
@@ -76,9 +89,31 @@ impl Settings {
         }
     }
 
-    /// Where root key, tokens and socket lie.
+    /// Where configuration and certificates are served.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen.unwrap_or_else(|| self.anywhere_or_here(GRPC_PORT))
+    }
+
+    /// Where scrapers and probes are answered.
+    pub fn metrics_listen(&self) -> SocketAddr {
+        self.metrics_listen.unwrap_or_else(|| self.anywhere_or_here(METRICS_PORT))
+    }
+
+    fn anywhere_or_here(&self, port: u16) -> SocketAddr {
+        match &self.directory {
+            Some(_) => (Ipv4Addr::LOCALHOST, 0).into(),
+            None => (Ipv6Addr::UNSPECIFIED, port).into(),
+        }
+    }
+
+    /// Where the socket lies, and in directory mode root key and tokens.
     pub fn state_directory(&self) -> PathBuf {
-        self.directory.join(".gauze")
+        match &self.directory {
+            Some(directory) => directory.join(".gauze"),
+            None => {
+                self.kubernetes.state_directory.clone().unwrap_or_else(|| kubernetes::STATE_DIRECTORY.into())
+            }
+        }
     }
 
     /// Where the operator's socket lies.
@@ -86,6 +121,10 @@ impl Settings {
         self.admin_socket.clone().unwrap_or_else(|| self.state_directory().join("control-plane.sock"))
     }
 }
+
+/// Ports in a cluster.
+const GRPC_PORT: u16 = 15012;
+const METRICS_PORT: u16 = 15014;
 
 const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(5);
 const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -151,7 +190,38 @@ mod tests {
         let settings = parse(&[]).unwrap();
         assert_eq!(settings.admin_socket(), PathBuf::from("mesh/.gauze/control-plane.sock"));
         assert_eq!(settings.mesh(), MeshSettings::default());
+        assert_eq!(settings.listen().to_string(), "127.0.0.1:0");
         assert_eq!(settings.certificate_life, Duration::from_secs(24 * 3600));
+    }
+
+    fn parse_all(arguments: &[&str]) -> Result<Settings, String> {
+        let all = ["gauze-control-plane"].iter().chain(arguments);
+        Settings::try_parse_from(all).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_cluster_needs_the_name_of_the_pod_only() {
+        let settings = parse_all(&["--kubernetes", "--pod-name", "gauze-0"]).unwrap();
+        assert_eq!(settings.admin_socket(), PathBuf::from("/run/gauze/control-plane.sock"));
+        assert_eq!(settings.listen().to_string(), "[::]:15012");
+        assert_eq!(settings.metrics_listen().to_string(), "[::]:15014");
+    }
+
+    #[test]
+    fn objects_come_from_exactly_one_place() {
+        for (what, arguments, named) in [
+            ("nowhere", &["--mtls", "strict"][..], "--directory"),
+            ("both", &["--kubernetes", "--pod-name", "a", "--directory", "mesh"][..], "--directory"),
+            ("a cluster, but which pod", &["--kubernetes"][..], "--pod-name"),
+            (
+                "a kubeconfig without a cluster",
+                &["--directory", "mesh", "--kubeconfig", "x"][..],
+                "--kubernetes",
+            ),
+        ] {
+            let refused = parse_all(arguments).expect_err(what);
+            assert!(refused.contains(named), "{what}: {refused}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The JSON that the operator's socket answers; `gauze get`, `gauze explain` and `gauze proxy` read it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use gauze_model::{Kind, Name, Origin};
@@ -15,7 +16,7 @@ use crate::translate::check;
 use crate::world::{MeshSettings, Object, ObjectKey, World};
 
 /// Which release this is, what holds for the whole mesh, and when certificates end; times in seconds since 1970.
-pub(super) fn about(settings: &MeshSettings, authority: &Authority, own_ends: f64) -> Value {
+pub(super) fn about(settings: &MeshSettings, authority: Option<&Arc<Authority>>, own_ends: f64) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "mesh": {
@@ -24,9 +25,9 @@ pub(super) fn about(settings: &MeshSettings, authority: &Authority, own_ends: f6
             "meshNetworks": settings.mesh_networks,
         },
         "certificates": {
-            "rootEnds": authority.root_expiry().map(seconds),
+            "rootEnds": authority.and_then(|authority| authority.root_expiry()).map(seconds),
             "ownEnds": own_ends as u64,
-            "life": authority.life().as_secs(),
+            "life": authority.map(|authority| authority.life().as_secs()),
         },
     })
 }

@@ -1,0 +1,67 @@
+//! A cluster: objects, root and verdicts on tokens come from its API server, which may be away for long.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::{Prepared, Shared, read_all};
+use crate::authority::Authority;
+use crate::cluster::Cluster;
+use crate::port::OwnCertificate;
+use crate::readiness::Unready;
+use crate::state::StateDirectory;
+use crate::tokens::{self, TokenFiles, Tokens};
+use crate::workload::Workload;
+use crate::{bind, own_identity, source};
+
+pub(crate) struct Kubernetes {
+    cluster: Cluster,
+    /// Where the API server reaches the webhook.
+    pub(crate) webhook: TcpListener,
+    state: StateDirectory,
+}
+
+impl Kubernetes {
+    pub(super) async fn start(shared: &Shared) -> anyhow::Result<Kubernetes> {
+        let settings = &shared.settings;
+        let path = settings.state_directory();
+        // A volume of the pod, which may not be there yet.
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Kubernetes {
+            cluster: Cluster::connect(settings).await?,
+            webhook: bind(settings.kubernetes.webhook_listen, "--webhook-listen").await?,
+            state: StateDirectory::open(path)?,
+        })
+    }
+
+    /// In this order: who leads (somebody must make the root), the root, the objects.
+    pub(super) async fn prepare(self, shared: &Shared) -> anyhow::Result<Prepared> {
+        let Shared { settings, push, metrics, readiness } = shared;
+        let Kubernetes { cluster, webhook, state } = self;
+        let (mut tasks, mut last) = (JoinSet::new(), JoinSet::new());
+        last.spawn(cluster.clone().campaign(Arc::clone(metrics), Arc::clone(readiness)));
+        let watched = source::kubernetes::watch(&cluster.client, metrics);
+
+        // The root: for now each replica's own, in the state directory.
+        let now = SystemTime::now();
+        let authority = Authority::open(&state, &settings.trust_domain, settings.certificate_life, now)?;
+        let own = OwnCertificate::issue(&authority, &own_identity(settings), metrics)?;
+        let authority = Arc::new(authority);
+        readiness.set(Unready::NoRoot, false);
+
+        let updates = read_all(watched, shared).await?;
+
+        // Tokens: for now our own, as in a directory.
+        let tokens = Arc::new(Tokens::open(&state)?);
+        let mut token_files = TokenFiles::open(&state)?;
+        token_files.keep(&tokens, Workload::meshed(&push.world()), SystemTime::now());
+        tasks.spawn(tokens::keep(token_files, Arc::clone(&tokens), Arc::clone(push), Arc::clone(metrics)));
+
+        // The injection webhook is served here; until then the port only stays bound.
+        drop(webhook);
+        Ok(Prepared { authority, tokens, own, updates, tasks, last })
+    }
+}

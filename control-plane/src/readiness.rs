@@ -1,0 +1,97 @@
+//! Whether this replica should be sent proxies, and if not, why not.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use tokio::sync::watch;
+
+/// A reason to send proxies elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unready {
+    /// SIGTERM was received.
+    Stopping,
+    /// Its objects are old, and another replica's are not.
+    Lagging,
+    /// It has no root to sign and to be known with.
+    NoRoot,
+    /// Not all objects have been read once.
+    NotSynced,
+}
+
+impl Unready {
+    /// Whether proxies that are connected must go too: others serve them better.
+    pub fn ends_streams(self) -> bool {
+        matches!(self, Unready::Stopping | Unready::Lagging)
+    }
+}
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unready::Stopping => "stopping",
+            Unready::Lagging => "the objects of this replica are old, and those of another are not",
+            Unready::NoRoot => "there is no root certificate yet",
+            Unready::NotSynced => "not all objects have been read yet",
+        })
+    }
+}
+
+/// All reasons that hold now.
+#[derive(Debug)]
+pub struct Readiness {
+    reasons: watch::Sender<BTreeSet<Unready>>,
+}
+
+impl Default for Readiness {
+    /// Of a process that has just begun.
+    fn default() -> Readiness {
+        Readiness { reasons: watch::Sender::new([Unready::NoRoot, Unready::NotSynced].into()) }
+    }
+}
+
+impl Readiness {
+    /// Says whether a reason holds.
+    pub fn set(&self, reason: Unready, holds: bool) {
+        self.reasons.send_if_modified(|reasons| match holds {
+            true => reasons.insert(reason),
+            false => reasons.remove(&reason),
+        });
+    }
+
+    /// The first reason that holds; none, if the replica is ready.
+    pub fn why_not(&self) -> Option<Unready> {
+        self.reasons.borrow().first().copied()
+    }
+
+    /// Resolves as soon as a reason holds for which `which` is true.
+    pub async fn until(&self, which: impl Fn(Unready) -> bool) -> Unready {
+        let mut reasons = self.reasons.subscribe();
+        loop {
+            let found = reasons.borrow_and_update().iter().copied().find(|reason| which(*reason));
+            if let Some(found) = found {
+                return found;
+            }
+            if reasons.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_replica_is_ready_when_no_reason_is_left() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.why_not(), Some(Unready::NoRoot));
+        readiness.set(Unready::NoRoot, false);
+        readiness.set(Unready::NotSynced, false);
+        assert_eq!(readiness.why_not(), None);
+        readiness.set(Unready::Lagging, true);
+        assert_eq!(readiness.until(Unready::ends_streams).await, Unready::Lagging);
+        readiness.set(Unready::Lagging, false);
+        assert_eq!(readiness.why_not(), None);
+    }
+}
