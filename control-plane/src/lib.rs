@@ -14,6 +14,9 @@ pub mod ads; // the gRPC shell of a configuration stream
 pub mod permission; // who may ask for what
 pub mod push; // from a change of the world to what each stream is sent
 
+// Pods:
+pub mod inject; // which pods get our sidecar, and how they look then
+
 // Certificates:
 pub mod authority; // the root, and leaves for public keys
 pub mod certificates; // the call by which a proxy gets one

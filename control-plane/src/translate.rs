@@ -26,6 +26,7 @@ use crate::world::World;
 
 pub use check::check;
 pub(crate) use judge::{Judgement, judge};
+pub(crate) use pods::is_strictness;
 pub use pods::{identity, is_meshed};
 
 /// The answer to a name, and what is wrong with the objects behind it.

@@ -9,25 +9,10 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{age, annotation_path, pods, services};
+use crate::inject::PREFIX;
+use crate::inject::wishes::ANNOTATIONS;
 use crate::problem::Problem;
 use crate::world::{Object, ObjectKind, World, origin};
-
-/// What comes before the name of each of our annotations.
-const PREFIX: &str = "gauze.dev/";
-/// The annotations that mean something, without the prefix.
-const ANNOTATIONS: [&str; 11] = [
-    "inject",
-    "skip-inbound-ports",
-    "skip-outbound-ports",
-    "skip-outbound-cidrs",
-    "opaque-ports",
-    "mtls",
-    "log-level",
-    "access-log",
-    "cpu",
-    "memory",
-    "redirect",
-];
 
 /// All that is wrong with such objects, each thing once.
 pub fn check(world: &World) -> Vec<Problem> {

@@ -150,6 +150,11 @@ pub(super) fn strictness(world: &World, pod: &Pod, problems: &mut Vec<Problem>) 
     })
 }
 
+/// Whether a value of `gauze.dev/mtls` can be read.
+pub(crate) fn is_strictness(text: &str) -> bool {
+    parse_strictness(text).is_some()
+}
+
 /// Reads `strict;9090=permissive`.
 fn parse_strictness(text: &str) -> Option<Strictness> {
     let mut parts = text.split(';').map(str::trim);

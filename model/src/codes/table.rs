@@ -106,6 +106,41 @@ CONTROL_PLANE_IDENTITY 1208, "The server is not the control plane of this mesh",
     "What answers at the control plane's address has no certificate of this mesh's roots, or another identity than the control plane's.",
     "Compare `--trust-roots`, `--trust-domain` and `--system-namespace` of the proxy with the control plane's.";
 
+// M20: injection of a pod.
+INJECT_VALUE_UNKNOWN 2001, "The value of `gauze.dev/inject` is not understood",
+    "The label or annotation is there, so the pod asks for something, and its value is neither `enabled` nor `disabled`. A pod is refused; a namespace counts as not labelled.",
+    "Write `enabled` or `disabled`.";
+INJECT_VALUES_DISAGREE 2002, "Label and annotation `gauze.dev/inject` disagree",
+    "The pod has both, with different values. The label counts, since the API server can select by labels alone.",
+    "Remove the annotation.";
+ANNOTATION_INVALID 2003, "An annotation of the pod cannot be read",
+    "The pod asks for injection, and an annotation that changes how it is injected has a value that means nothing. A guess could open a port or close one, so the pod is refused.",
+    "The message names the key and what to write; correct it in the pod's template.";
+PROXY_USER_TAKEN 2004, "A container runs as the user of the proxy",
+    "The redirect leaves connections of UID 1337 alone, or the proxy's own would come back to it. A container of that user would pass by the mesh: without identity, encryption and policy.",
+    "Let the container run as another user.";
+PROXY_NAME_TAKEN 2005, "The pod uses a name of the sidecar for something else",
+    "A container is called `gauze-proxy` or `gauze-redirect`, or a volume `gauze-identity` or `gauze-admin`, and gauze did not put it there.",
+    "Rename it.";
+PROXY_PORT_TAKEN 2006, "A container declares a port of the proxy",
+    "The ports 15000, 15001, 15006 and 15020 belong to the proxy, which shares the pod's network with the app. One of the two could not listen.",
+    "Let the app listen on another port.";
+HOST_NETWORK 2007, "A pod on its node's network is not injected",
+    "The pod asks for injection and has `hostNetwork: true`. Its network is the node's, where a redirect would catch the traffic of all others.",
+    "Remove `hostNetwork`, or the label or annotation `gauze.dev/inject` from the pod.";
+WINDOWS_POD 2008, "A Windows pod is not injected",
+    "The pod asks for injection and is for Windows nodes (`spec.os.name`), where there is neither the redirect nor a proxy of gauze.",
+    "Remove the label or annotation `gauze.dev/inject` from the pod.";
+PROCESSES_SHARED 2009, "The app can see the processes of the sidecar",
+    "The pod has `shareProcessNamespace: true`. A container that runs as root or as UID 1337 can signal the proxy and read its memory, and with it the pod's key.",
+    "Nothing, if all containers of the pod are trusted alike; otherwise remove the field.";
+CLUSTER_DNS_UNUSED 2010, "The sidecar may not find the control plane by name",
+    "The pod's `dnsPolicy` is `Default` or `None`, so names of the cluster may not resolve in it. A sidecar that cannot reach the control plane is not ready, and the app does not start.",
+    "Use `ClusterFirst`, or let `dnsConfig` name the cluster's DNS and search domains.";
+PROBE_PORT_UNKNOWN 2011, "A probe or hook names a port that its container does not declare",
+    "The port is a name, and no port of the container has it, so neither kubelet nor gauze knows what to ask. It is left as it is, and kubelet reports the failure.",
+    "Correct the name, or write the number of the port.";
+
 // M30: a request that cannot be sent on.
 NO_ROUTE 3001 => "NR" 404, "No route matches the request",
     "The Service that was dialled has routes, and no rule of them matches host, path, method, headers and query.",
