@@ -29,6 +29,7 @@ pub mod cluster; // what is done there besides reading objects
 
 // The process:
 pub mod admin; // what operators and scrapers ask
+pub mod ask; // how a program without a shell asks it
 pub mod logging; // logs on stderr, and their level
 pub mod metrics; // what is counted
 mod mode; // what differs between a cluster and a directory

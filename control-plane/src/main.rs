@@ -9,6 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 fn main() -> ExitCode {
+    if let Some(done) = gauze_control_plane::ask::command() {
+        return done;
+    }
     let settings = Settings::parse();
     let logging = Logging::start(&settings.log_level);
     match serve(settings, logging) {

@@ -2,7 +2,6 @@
 //! port tells the cluster how it is, the loopback port also what it knows; both change nothing, for the
 //! app shares them. Orders are taken over a Unix socket only, from our own user or root.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -22,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::Proxy;
+use crate::probe::{self, Probes, Said};
 use crate::settings::InterceptionSettings;
 use crate::tls::Credentials;
 use crate::trace::LogLevel;
@@ -47,6 +47,7 @@ pub struct Admin {
     proxy: Arc<Proxy>,
     credentials: watch::Receiver<Option<Arc<Credentials>>>,
     log_level: LogLevel,
+    probes: Probes,
     quit: Notify,
 }
 
@@ -150,7 +151,8 @@ impl Admin {
         credentials: watch::Receiver<Option<Arc<Credentials>>>,
         log_level: LogLevel,
     ) -> Admin {
-        Admin { proxy, credentials, log_level, quit: Notify::new() }
+        let probes = Probes::new(&proxy.settings);
+        Admin { proxy, credentials, log_level, probes, quit: Notify::new() }
     }
 
     /// Until `/quitquitquit` is ordered.
@@ -210,12 +212,13 @@ impl Admin {
     async fn serve_connection(&self, stream: impl AsyncRead + AsyncWrite + Unpin, door: Door) {
         let service = service_fn(async |request: Request<Incoming>| {
             let (head, _) = request.into_parts();
-            Ok::<_, Infallible>(self.answer(
-                door,
-                &head.method,
-                head.uri.path(),
-                head.uri.query().unwrap_or(""),
-            ))
+            let path = head.uri.path();
+            match (door, &head.method) {
+                (Door::Pod, &Method::GET) if path.starts_with("/probe/") || path.starts_with("/hook/") => {
+                    self.probe(path).await
+                }
+                (door, method) => Ok(self.answer(door, method, path, head.uri.query().unwrap_or(""))),
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -243,6 +246,19 @@ impl Admin {
             }
             _ => text(StatusCode::NOT_FOUND, PAGES),
         }
+    }
+
+    /// # Errors
+    /// The connection is to be closed without an answer.
+    async fn probe(&self, path: &str) -> Result<Answer, probe::Failure> {
+        let mut answer = match self.probes.answer(path).await {
+            Said::Status(status, why) => text(status, why + "\n"),
+            Said::Unknown => text(StatusCode::NOT_FOUND, PAGES),
+            Said::Nothing(failure) => return Err(failure),
+        };
+        // On a connection that it has used before, kubelet would ask twice where one answer is missing.
+        answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        Ok(answer)
     }
 
     fn ready(&self) -> Answer {

@@ -30,10 +30,12 @@ pub mod tls; // mutual TLS inside the mesh
 
 pub mod access_log; // one line for each request
 pub mod admin; // what people and probes ask
+pub mod ask; // how a program without a shell asks it
 pub mod certificates; // who this proxy is
 pub mod config; // what the data path knows
 pub mod control_plane; // how the control plane is dialled
 pub mod metrics; // every number that the proxy shows
+pub mod probe; // kubelet's questions to the app, asked by us
 pub mod record; // the facts of one request
 pub mod redirect; // the init step that brings a pod's TCP here
 pub mod self_check; // whether the redirect rules are in force
@@ -93,6 +95,7 @@ where
     let done = match Invocation::from_arguments(arguments) {
         Ok(Invocation::Run(settings)) => run_until_told(*settings),
         Ok(Invocation::Redirect(settings)) => redirect::run(&settings).map_err(anyhow::Error::from),
+        Ok(Invocation::Ask(settings)) => ask::run(&settings).map_err(anyhow::Error::from),
         Err(error) => error.exit(),
     };
     match done {

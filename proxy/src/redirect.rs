@@ -3,13 +3,14 @@
 //! which is then shown ([`print`]) or handed to the kernel ([`netlink`]).
 
 use clap::Parser;
-use ipnet::IpNet;
 
 mod netlink; // the rules as nf_tables messages
 mod print; // the rules as `nft` shows them
 mod rules; // which rules there are
+mod skipped; // what they pass by
 
 pub use netlink::ProgramError;
+pub use skipped::{List, Port, SkippedSettings};
 
 /// Programs the redirect rules of this network namespace (IPv4 and IPv6), and ends.
 ///
@@ -33,21 +34,12 @@ pub struct RedirectSettings {
     #[arg(long, env = "GAUZE_METRICS_PORT", default_value_t = 15020, value_name = "PORT")]
     pub metrics_port: u16,
 
-    /// Ports of the app that are reached past the proxy
-    #[arg(long, env = "GAUZE_SKIP_INBOUND_PORTS", value_delimiter = ',', value_name = "PORT,..")]
-    pub skip_inbound_ports: Vec<u16>,
-
-    /// Ports that the app dials past the proxy
-    #[arg(long, env = "GAUZE_SKIP_OUTBOUND_PORTS", value_delimiter = ',', value_name = "PORT,..")]
-    pub skip_outbound_ports: Vec<u16>,
-
-    /// Networks that the app dials past the proxy
-    #[arg(long, env = "GAUZE_SKIP_OUTBOUND_CIDRS", value_delimiter = ',', value_name = "CIDR,..")]
-    pub skip_outbound_cidrs: Vec<IpNet>,
+    #[command(flatten)]
+    pub skipped: SkippedSettings,
 
     /// Further users whose connections are not redirected
-    #[arg(long, env = "GAUZE_SKIP_UIDS", value_delimiter = ',', value_name = "UID,..")]
-    pub skip_uids: Vec<u32>,
+    #[arg(long, env = "GAUZE_SKIP_UIDS", default_value = "", value_name = "UIDS")]
+    pub skip_uids: List<u32>,
 
     /// Show the rules in nft syntax and program nothing
     #[arg(long)]

@@ -9,7 +9,10 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 
-use crate::redirect::RedirectSettings;
+use crate::ask::AskSettings;
+use crate::listen;
+use crate::probe::ProbeSettings;
+use crate::redirect::{RedirectSettings, SkippedSettings};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub enum Invocation {
     Run(Box<Settings>),
     /// Program the redirect rules of this network namespace and end.
     Redirect(RedirectSettings),
+    /// Ask the proxy of this pod and print what it says.
+    Ask(AskSettings),
 }
 
 /// The sidecar proxy of gauze: it carries all TCP of one pod, encrypted and measured.
@@ -30,6 +35,8 @@ pub struct Settings {
     pub workload: WorkloadSettings,
     #[command(flatten)]
     pub interception: InterceptionSettings,
+    #[command(flatten)]
+    pub probing: ProbeSettings,
     #[command(flatten)]
     pub limits: LimitSettings,
     #[command(flatten)]
@@ -92,7 +99,7 @@ pub struct WorkloadSettings {
     pub service_account: String,
 
     /// The pod's addresses (`status.podIPs`), one of each family
-    #[arg(long = "pod-ip", env = "GAUZE_POD_IP", value_delimiter = ',', value_name = "IP")]
+    #[arg(long = "pod-ip", env = "GAUZE_POD_IPS", value_delimiter = ',', value_name = "IP")]
     pub pod_ips: Vec<IpAddr>,
 
     /// What peers call this workload in their metrics (`app.kubernetes.io/name`)
@@ -155,6 +162,10 @@ pub struct InterceptionSettings {
     /// Addresses inside these networks are asked for; all others are outside the mesh
     #[arg(long, env = "GAUZE_MESH_NETWORKS", value_delimiter = ',', default_value = PRIVATE_NETWORKS, value_name = "CIDR")]
     pub mesh_networks: Vec<IpNet>,
+
+    /// What the redirect step was told; nothing here depends on it
+    #[command(flatten)]
+    pub skipped: SkippedSettings,
 }
 
 /// How connections come to the proxy.
@@ -285,11 +296,16 @@ impl Invocation {
     {
         let mut command = Settings::command()
             .subcommand(RedirectSettings::command().name("redirect"))
+            .subcommand(AskSettings::command().name("ask"))
             .subcommand_negates_reqs(true)
             .args_conflicts_with_subcommands(true);
         let matches = command.try_get_matches_from_mut(arguments)?;
-        if let Some(("redirect", matches)) = matches.subcommand() {
-            return Ok(Invocation::Redirect(RedirectSettings::from_arg_matches(matches)?));
+        match matches.subcommand() {
+            Some(("redirect", matches)) => {
+                return Ok(Invocation::Redirect(RedirectSettings::from_arg_matches(matches)?));
+            }
+            Some(("ask", matches)) => return Ok(Invocation::Ask(AskSettings::from_arg_matches(matches)?)),
+            _ => {}
         }
         let settings = Settings::from_arg_matches(&matches)?;
         settings
@@ -311,6 +327,7 @@ impl Settings {
         {
             return Err("--outbound and --inbound are for --mode none".to_owned());
         }
+        self.probing.check(&self.workload.pod_ips, &listen::own_ports(interception))?;
         for (flag, address) in interception.loopback_only() {
             if !address.ip().is_loopback() {
                 return Err(format!(

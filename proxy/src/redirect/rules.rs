@@ -64,9 +64,9 @@ pub(super) fn table(settings: &RedirectSettings) -> Table {
 }
 
 fn inbound(settings: &RedirectSettings) -> Chain {
-    let skipped = settings.skip_inbound_ports.iter();
+    let skipped = settings.skipped.skip_inbound_ports.0.iter();
     let mut rules = vec![pass(Match::Loopback), pass(Match::Port(settings.metrics_port))];
-    rules.extend(skipped.map(|port| pass(Match::Port(*port))));
+    rules.extend(skipped.map(|port| pass(Match::Port(port.get()))));
     rules.push(Rule { matches: vec![Match::Tcp], verdict: Verdict::Redirect(settings.inbound_port) });
     Chain { name: "inbound", hook: Hook::Prerouting, rules }
 }
@@ -78,11 +78,13 @@ fn outbound(settings: &RedirectSettings) -> Chain {
         .map(|probe| Rule { matches: vec![host(probe.ip()), Match::Port(PROBE_PORT)], verdict: to_proxy })
         .into();
     rules.push(pass(Match::User(settings.proxy_uid)));
-    rules.extend(settings.skip_uids.iter().map(|uid| pass(Match::User(*uid))));
+    rules.extend(settings.skip_uids.0.iter().map(|uid| pass(Match::User(*uid))));
     rules.push(pass(Match::Loopback));
-    rules.extend(settings.skip_outbound_ports.iter().map(|port| pass(Match::Port(*port))));
-    rules
-        .extend(settings.skip_outbound_cidrs.iter().map(|network| pass(Match::Destination(network.trunc()))));
+    let skipped = &settings.skipped;
+    rules.extend(skipped.skip_outbound_ports.0.iter().map(|port| pass(Match::Port(port.get()))));
+    rules.extend(
+        skipped.skip_outbound_cidrs.0.iter().map(|network| pass(Match::Destination(network.trunc()))),
+    );
     rules.push(Rule { matches: vec![Match::Tcp], verdict: to_proxy });
     Chain { name: "outbound", hook: Hook::Output, rules }
 }
