@@ -1,14 +1,17 @@
 //! What the black-box tests stand on: built programs, child processes, a mesh in a directory, an app that
 //! keeps a ledger, clients, and waiting for conditions. Nothing here knows the product's internals.
 
+pub(crate) mod apiserver;
 pub(crate) mod app;
 pub(crate) mod client;
 pub(crate) mod eventually;
+pub(crate) mod kubernetes;
 pub(crate) mod load;
 pub(crate) mod mesh;
 pub(crate) mod objects;
 pub(crate) mod process;
 pub(crate) mod programs;
+pub(crate) mod tools;
 
 pub(crate) use app::App;
 pub(crate) use eventually::eventually;

@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod apiserver; // Kubernetes without kubelet: objects, admission, tokens
 mod cli; // what `gauze` answers
 mod configuration; // how it reaches a proxy, and what it never disturbs
 mod demo; // a new user's first minute
