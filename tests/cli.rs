@@ -8,7 +8,11 @@ use crate::harness::programs::program;
 use crate::splitting::Canary;
 
 fn gauze(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(program("gauze")).args(arguments).current_dir(folder).output().expect("gauze runs")
+    let mut command = Command::new(program("gauze"));
+    command.args(arguments).current_dir(folder);
+    // Nobody's cluster is asked.
+    command.env("HOME", folder).env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
+    command.output().expect("gauze runs")
 }
 
 fn text(output: &Output) -> String {
@@ -40,7 +44,10 @@ async fn a_mistake_is_answered_with_what_is_wrong_and_what_to_do() {
         (&["docs", "M9999"][..], 2, "M9999"),
         (&["get", "pods", "--directory", "nowhere"], 2, "nowhere"),
         (&["split", "set", "cart", "v1=fifty"], 2, "fifty"),
-        (&["explain", "shop/web", "GET", "http://cart/"], 2, "gauze demo"),
+        (&["explain", "shop/web", "GET", "http://cart/"], 3, "gauze demo"),
+        (&["get", "--kubeconfig", "nowhere"], 3, "--kubeconfig names another"),
+        (&["get", "--kubeconfig", "nowhere", "--directory", "."], 2, "leave one out"),
+        (&["apply", "-f", "cart.yaml"], 2, "kubectl apply -f cart.yaml"),
     ] {
         let output = gauze(folder.path(), arguments);
         assert!(text(&output).contains(wanted), "{arguments:?}: {}", text(&output));

@@ -1,4 +1,5 @@
-//! Asks the admin endpoints of sidecars and control planes: one HTTP/1.1 request over TCP or a Unix socket.
+//! Asks the admin endpoints of sidecars and control planes: one HTTP/1.1 request over TCP or a Unix socket,
+//! or, in a cluster, their own programs.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,19 +14,22 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::cluster::Exec;
 use crate::exit::Failure;
 
 /// Where something can be asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) enum Endpoint {
     Tcp(SocketAddr),
     Socket(PathBuf),
+    /// A program in a pod of a cluster.
+    Pod(Exec),
 }
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read: the objects of a large directory fit.
-const ANSWER_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 impl Endpoint {
     pub(crate) fn socket(path: &Path) -> Endpoint {
@@ -62,6 +66,10 @@ impl Endpoint {
             match self {
                 Endpoint::Tcp(address) => exchange(TcpStream::connect(address).await?, method, path).await,
                 Endpoint::Socket(socket) => exchange(UnixStream::connect(socket).await?, method, path).await,
+                Endpoint::Pod(exec) => {
+                    let post = method == Method::POST;
+                    exec.ask(path, post).await.map(|text| (StatusCode::OK, text))
+                }
             }
         };
         let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, answer).await else {
@@ -89,6 +97,7 @@ impl std::fmt::Display for Endpoint {
         match self {
             Endpoint::Tcp(address) => write!(f, "{address}"),
             Endpoint::Socket(path) => write!(f, "{}", path.display()),
+            Endpoint::Pod(exec) => exec.fmt(f),
         }
     }
 }

@@ -9,15 +9,13 @@ use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
 use crate::files::{self, YamlFile};
-use crate::source;
+use crate::source::Place;
 
 #[derive(clap::Args)]
 pub(crate) struct Apply {
     /// A file of objects; `-` reads stdin
     #[arg(short, long, required = true)]
     file: Vec<PathBuf>,
-    #[command(flatten)]
-    place: source::Directory,
 }
 
 #[derive(clap::Args)]
@@ -26,8 +24,6 @@ pub(crate) struct Delete {
     kind: String,
     /// NAME or NAMESPACE/NAME
     name: String,
-    #[command(flatten)]
-    place: source::Directory,
 }
 
 /// Which object.
@@ -45,13 +41,15 @@ struct Document {
     text: String,
 }
 
-pub(crate) fn apply(arguments: Apply) -> anyhow::Result<Exit> {
-    files::read(&arguments.place.directory)?;
+pub(crate) fn apply(arguments: &Apply, place: &Place) -> anyhow::Result<Exit> {
+    let files: Vec<String> = arguments.file.iter().map(|file| format!("-f {}", file.display())).collect();
+    let directory = place.directory(&format!("kubectl apply {}", files.join(" ")))?.path;
+    files::read(&directory)?;
     for file in &arguments.file {
         let text = read(file)?;
         let documents = documents(&text).with_context(|| file.display().to_string())?;
         for document in documents {
-            let (path, done) = apply_one(&arguments.place.directory, &document)?;
+            let (path, done) = apply_one(&directory, &document)?;
             println!("{}/{} {done}   ({})", document.key.kind, document.key.name, path.display());
         }
     }
@@ -149,21 +147,24 @@ fn replaced(text: &str, key: &Key, by: Option<&str>) -> Option<String> {
     Some(parts.join("---\n"))
 }
 
-pub(crate) fn delete(arguments: Delete) -> anyhow::Result<Exit> {
+pub(crate) fn delete(arguments: &Delete, place: &Place) -> anyhow::Result<Exit> {
     let (namespace, name) = files::split_name(&arguments.name);
+    let namespace = namespace.or(place.namespace.as_deref());
+    let option = namespace.map_or_else(String::new, |namespace| format!(" -n {namespace}"));
+    let directory = place.directory(&format!("kubectl delete {} {name}{option}", arguments.kind))?.path;
     let wanted = |key: &Key| {
         key.kind.eq_ignore_ascii_case(&arguments.kind)
             && key.name == name
             && namespace.is_none_or(|namespace| key.namespace.as_deref() == Some(namespace))
     };
-    for file in files::read(&arguments.place.directory)? {
+    for file in files::read(&directory)? {
         let objects = file.objects().unwrap_or_default();
         let Some(key) = objects.iter().filter_map(key).find(|key| wanted(key)) else { continue };
         take_out(&file, &key, objects.len())?;
         println!("{}/{} deleted   ({})", key.kind, key.name, file.path.display());
         return Ok(Exit::Fine);
     }
-    let directory = arguments.place.directory.display();
+    let directory = directory.display();
     bail!(Failure::Usage(format!("there is no {} {} in {directory}", arguments.kind, arguments.name)))
 }
 
@@ -214,11 +215,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = write(directory.path(), "two.yaml", TWO);
         let delete_one = |kind: &str, name: &str| {
-            delete(Delete {
-                kind: kind.into(),
-                name: name.into(),
-                place: source::Directory { directory: directory.path().to_owned() },
-            })
+            let place = Place { directory: Some(directory.path().to_owned()), ..Place::default() };
+            delete(&Delete { kind: kind.into(), name: name.into() }, &place)
         };
         delete_one("service", "a").unwrap();
         let left = "kind: Service\nmetadata: {name: b, namespace: shop}\n";

@@ -9,15 +9,13 @@ mod walk; // the steps, in order
 use std::fmt::Write;
 
 use gauze_control_plane::problem::Problem;
-use gauze_control_plane::source as sources;
-use gauze_control_plane::world::World;
 use gauze_model::why::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde_json::json;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
-use crate::source;
+use crate::source::{self, Place};
 use crate::table::{Cell, Table, Tone};
 use crate::terminal::{self, Style};
 
@@ -33,8 +31,9 @@ pub(crate) struct Arguments {
     /// A header of the request: 'NAME: VALUE'
     #[arg(short = 'H', long = "header", value_parser = parse_header, value_name = "NAME: VALUE")]
     headers: Vec<(HeaderName, HeaderValue)>,
-    #[command(flatten)]
-    source: source::Source,
+    /// Read the files of the directory only, and ask no control plane
+    #[arg(long)]
+    offline: bool,
     #[command(flatten)]
     output: output::Output,
 }
@@ -82,9 +81,14 @@ fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value.trim().parse().map_err(|_| form())?))
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
-    arguments.source.exists()?;
-    let world = world(&arguments.source).await?;
+pub(crate) async fn run(arguments: Arguments, place: &Place) -> anyhow::Result<Exit> {
+    let world = match arguments.offline {
+        true => {
+            source::say_offline();
+            place.files().world()?.0
+        }
+        false => place.source().await?.world().await?,
+    };
     let asked = Asked {
         from: arguments.from,
         method: arguments.method,
@@ -97,18 +101,6 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         format => output::print_value(format, &explanation.to_json())?,
     }
     Ok(if matches!(explanation.verdict, Verdict::Refused(_)) { Exit::Problems } else { Exit::Fine })
-}
-
-/// The world of the running control plane, or the one that the files make.
-async fn world(source: &source::Source) -> anyhow::Result<World> {
-    if source.offline || !source.is_served().await {
-        eprintln!("no control plane runs here: this is what the files say\n");
-        return Ok(source.world()?.0);
-    }
-    let text = source.control_plane().get("/world").await?;
-    let objects =
-        sources::parse(&text).map_err(|error| anyhow::anyhow!("the control plane's world: {error}"))?;
-    Ok(World::of(source::mesh_settings(), objects))
 }
 
 impl Asked {

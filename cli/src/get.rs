@@ -1,11 +1,11 @@
-//! `gauze get`: what is in a directory of objects, whether it is accepted, and whether it is live.
+//! `gauze get`: what objects there are, in a directory or in a cluster, whether it is accepted, and whether it is live.
 
 use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
 use crate::files;
 use crate::output::{self, Format};
-use crate::source;
+use crate::source::{self, Place};
 use crate::table::{Cell, Table, Tone};
 
 #[derive(clap::Args)]
@@ -14,11 +14,9 @@ pub(crate) struct Arguments {
     kind: Option<String>,
     /// Only this object
     name: Option<String>,
-    /// Only this namespace
-    #[arg(short, long)]
-    namespace: Option<String>,
-    #[command(flatten)]
-    source: source::Source,
+    /// Read the files of the directory only, and ask no control plane
+    #[arg(long)]
+    offline: bool,
     #[command(flatten)]
     output: output::Output,
 }
@@ -41,12 +39,15 @@ struct Condition {
     message: String,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
-    let seen = arguments.source.objects().await?;
+pub(crate) async fn run(arguments: Arguments, place: &Place) -> anyhow::Result<Exit> {
+    let seen = match arguments.offline {
+        true => place.files().objects()?,
+        false => place.source().await?.objects().await?,
+    };
     if !seen.live {
-        eprintln!("no control plane runs here: this is what the files say\n");
+        source::say_offline();
     }
-    let chosen = choose(&seen.objects, &arguments)?;
+    let chosen = choose(&seen.objects, &arguments, place.namespace.as_deref())?;
     let rows: Vec<Row> = chosen.iter().flat_map(|object| rows(object)).collect();
     let loose = match arguments.kind {
         None => seen.objects["problems"].as_array().cloned().unwrap_or_default(),
@@ -64,14 +65,18 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 /// The objects that were asked for.
-fn choose<'o>(objects: &'o Value, arguments: &Arguments) -> Result<Vec<&'o Value>, Failure> {
+fn choose<'o>(
+    objects: &'o Value,
+    arguments: &Arguments,
+    namespace: Option<&str>,
+) -> Result<Vec<&'o Value>, Failure> {
     let all = objects["objects"].as_array().map_or(&[][..], Vec::as_slice);
     let kind = arguments.kind.as_deref().map(kind_named).transpose()?;
     let (in_name, name) = arguments.name.as_deref().map_or((None, None), |name| {
         let (namespace, name) = files::split_name(name);
         (namespace, Some(name))
     });
-    let namespace = arguments.namespace.as_deref().or(in_name);
+    let namespace = namespace.or(in_name);
     let wanted = |object: &&Value| {
         kind.map_or_else(|| has_something_to_say(object), |kind| object["kind"] == kind)
             && namespace.is_none_or(|namespace| object["namespace"] == namespace)
@@ -82,7 +87,7 @@ fn choose<'o>(objects: &'o Value, arguments: &Arguments) -> Result<Vec<&'o Value
         let what = arguments.kind.as_deref().unwrap_or("object");
         return Err(Failure::Usage(match &arguments.name {
             Some(name) => format!("there is no {what} {name}; `gauze get {what}` shows those that are there"),
-            None => "there are no objects in this directory".to_owned(),
+            None => "there are no objects here".to_owned(),
         }));
     }
     Ok(chosen)

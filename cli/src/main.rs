@@ -2,16 +2,19 @@
 
 mod admin; // asks sidecars and control planes
 mod apply; // objects in and out
+mod cluster; // a cluster, and who of gauze runs there
 mod demo; // the whole mesh on this machine
+mod directory; // a directory of YAML, and who follows it
 mod docs; // problem codes
 mod exit; // exit codes
 mod explain; // what happens to a request
 mod files; // a directory of YAML
 mod get; // objects and their conditions
 mod output; // tables, JSON, YAML
+mod pod; // what commands want to know of a pod
 mod proxy; // what one sidecar knows
 mod run; // control plane and sidecar, in this program
-mod source; // a control plane, or files
+mod source; // where a command looks
 mod split; // weights
 mod table; // columns
 mod terminal; // colours, and whether anybody is looking
@@ -29,6 +32,8 @@ use crate::exit::Exit;
 struct Gauze {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    place: source::Place,
 }
 
 const AFTER_HELP: &str =
@@ -67,16 +72,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Gauze::parse().command {
+    let Gauze { command, place } = Gauze::parse();
+    let outcome = match command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
-        Command::Get(arguments) => block_on(get::run(arguments)),
-        Command::Apply(arguments) => apply::apply(arguments),
-        Command::Delete(arguments) => apply::delete(arguments),
-        Command::Explain(arguments) => block_on(explain::run(arguments)),
-        Command::Proxy(arguments) => block_on(proxy::run(arguments)),
+        Command::Get(arguments) => block_on(get::run(arguments, &place)),
+        Command::Apply(arguments) => apply::apply(&arguments, &place),
+        Command::Delete(arguments) => apply::delete(&arguments, &place),
+        Command::Explain(arguments) => block_on(explain::run(arguments, &place)),
+        Command::Proxy(arguments) => block_on(proxy::run(arguments, &place)),
         Command::Docs(arguments) => docs::run(arguments),
-        Command::Version(arguments) => version::run(arguments),
-        Command::Split(arguments) => split::run(arguments),
+        Command::Version(arguments) => block_on(version::run(arguments, &place)),
+        Command::Split(arguments) => block_on(split::run(arguments, &place)),
         Command::DemoApp(arguments) => block_on(demo::app::run(arguments)),
         Command::RunControlPlane(arguments) => run::control_plane(arguments),
         Command::RunProxy(arguments) => return run::proxy(arguments),
@@ -112,6 +118,9 @@ mod tests {
             "gauze proxy clusters web",
             "gauze docs M3003",
             "gauze apply -f route.yaml --directory elsewhere",
+            "gauze --context dev proxy clusters shop/web",
+            "gauze proxy log web -n shop --context dev --level debug",
+            "gauze demo --directory elsewhere",
         ] {
             assert!(Gauze::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

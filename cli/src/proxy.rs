@@ -1,14 +1,12 @@
 //! `gauze proxy`: what one sidecar holds, how its backends fare, and how loud it logs.
 
-use std::path::Path;
+mod sidecar; // which one, and how it is asked
 
 use serde_json::Value;
 
-use crate::admin::Endpoint;
-use crate::demo::PodCard;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::output;
-use crate::source;
+use crate::source::Place;
 use crate::table::{Cell, Table, Tone};
 
 #[derive(clap::Args)]
@@ -41,15 +39,13 @@ struct Asked {
     /// The pod, or the only one of an app: web-0, web, shop/web
     pod: String,
     #[command(flatten)]
-    source: source::Directory,
-    #[command(flatten)]
     output: output::Output,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: Arguments, place: &Place) -> anyhow::Result<Exit> {
     match arguments.command {
         Command::Config(asked) => {
-            let value = find(&asked)?.admin().get_json("/config_dump").await?;
+            let value = sidecar::find(place, &asked.pod).await?.admin().get_json("/config_dump").await?;
             output::print(
                 asked.output.format,
                 &config_table(&value),
@@ -58,7 +54,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
             )?;
         }
         Command::Clusters(asked) => {
-            let value = find(&asked)?.admin().get_json("/clusters").await?;
+            let value = sidecar::find(place, &asked.pod).await?.admin().get_json("/clusters").await?;
             output::print(
                 asked.output.format,
                 &clusters_table(&value),
@@ -66,74 +62,24 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
                 "this sidecar uses no backend yet",
             )?;
         }
-        Command::Log { asked, level, lines } => log(&asked, level.as_deref(), lines).await?,
+        Command::Log { asked, level, lines } => log(&asked, place, level.as_deref(), lines).await?,
     }
     Ok(Exit::Fine)
 }
 
-async fn log(asked: &Asked, level: Option<&str>, lines: usize) -> anyhow::Result<()> {
-    let card = find(asked)?;
+async fn log(asked: &Asked, place: &Place, level: Option<&str>, lines: usize) -> anyhow::Result<()> {
+    let sidecar = sidecar::find(place, &asked.pod).await?;
     if let Some(level) = level {
-        let orders = Endpoint::socket(&card.admin_socket);
-        let said = orders.post(&format!("/logging?level={level}")).await?;
-        println!("{}: {}", card.pod, said.trim());
+        let said = sidecar.orders().post(&format!("/logging?level={level}")).await?;
+        println!("{}: {}", sidecar.pod, said.trim());
         return Ok(());
     }
-    let text = std::fs::read_to_string(&card.log)?;
+    let text = sidecar.log(lines).await?;
     let all: Vec<&str> = text.lines().collect();
     for line in &all[all.len().saturating_sub(lines)..] {
         println!("{line}");
     }
     Ok(())
-}
-
-/// The card of the pod that was asked for.
-fn find(asked: &Asked) -> anyhow::Result<PodCard> {
-    let cards = cards(&asked.source.state().join("pods"));
-    if cards.is_empty() {
-        let directory = asked.source.directory.display();
-        let text =
-            format!("no demo runs in {directory}; start it with `gauze demo`, or name its --directory");
-        return Err(Failure::Unreachable(text).into());
-    }
-    Ok(choose(cards, &asked.pod)?)
-}
-
-fn cards(directory: &Path) -> Vec<PodCard> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let paths = entries.flatten().map(|entry| entry.path());
-    let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    let mut cards: Vec<PodCard> =
-        paths.filter_map(|path| serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()).collect();
-    cards.sort_by(|one, other| one.pod.cmp(&other.pod));
-    cards
-}
-
-/// The pod of that name, else the only one of that app.
-fn choose(cards: Vec<PodCard>, asked: &str) -> Result<PodCard, Failure> {
-    let (namespace, name) = crate::files::split_name(asked);
-    let names: Vec<String> = cards.iter().map(|card| card.pod.clone()).collect();
-    let here = cards.into_iter().filter(|card| namespace.is_none_or(|namespace| card.namespace == namespace));
-    let (mut exact, rest): (Vec<PodCard>, Vec<PodCard>) = here.partition(|card| card.pod == name);
-    if let Some(card) = exact.pop() {
-        return Ok(card);
-    }
-    let mut of_app: Vec<PodCard> = rest.into_iter().filter(|card| card.app == name).collect();
-    match (of_app.pop(), of_app.is_empty()) {
-        (Some(card), true) => Ok(card),
-        (Some(_), false) => {
-            Err(Failure::Usage(format!("{asked} has several pods; the pods are {}", names.join(", "))))
-        }
-        (None, _) => {
-            Err(Failure::Usage(format!("there is no pod {asked}; the pods are {}", names.join(", "))))
-        }
-    }
-}
-
-impl PodCard {
-    fn admin(&self) -> Endpoint {
-        Endpoint::Tcp(self.admin)
-    }
 }
 
 fn config_table(dump: &Value) -> Table {
@@ -220,40 +166,6 @@ mod tests {
 
     use super::*;
     use crate::terminal::Style;
-
-    fn card(pod: &str, app: &str) -> PodCard {
-        let address = "127.0.0.1:1".parse().unwrap();
-        PodCard {
-            namespace: "shop".into(),
-            pod: pod.into(),
-            app: app.into(),
-            version: "v1".into(),
-            address,
-            app_address: address,
-            admin: address,
-            admin_socket: "x.sock".into(),
-            metrics: address,
-            log: "x.log".into(),
-            sidecar_pid: 1,
-            app_pid: 2,
-        }
-    }
-
-    #[test]
-    fn a_pod_is_found_by_its_name_or_as_the_only_one_of_its_app() {
-        let cards = || vec![card("web-0", "web"), card("cart-v1-0", "cart"), card("cart-v2-0", "cart")];
-        for (asked, expected) in
-            [("web-0", "web-0"), ("web", "web-0"), ("shop/web", "web-0"), ("cart-v2-0", "cart-v2-0")]
-        {
-            assert_eq!(choose(cards(), asked).unwrap().pod, expected, "{asked}");
-        }
-        for (asked, expected) in
-            [("cart", "several pods"), ("wep", "there is no pod wep"), ("other/web", "no pod")]
-        {
-            let error = choose(cards(), asked).unwrap_err();
-            assert!(error.to_string().contains(expected), "{error}");
-        }
-    }
 
     #[test]
     fn backends_are_shown_with_their_live_state() {

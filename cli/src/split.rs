@@ -1,5 +1,7 @@
-//! `gauze split`: shows the splits of a directory, and moves their weights in the user's own files.
+//! `gauze split`: shows TrafficSplits, and moves their weights in the user's own files. In a cluster it changes
+//! nothing yet: it names the command that does.
 
+mod cluster; // splits of a cluster
 pub(crate) mod edit; // weights, in place
 
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use crate::exit::{Exit, Failure};
 use crate::files::{self, YamlFile};
 use crate::output::{self, Format};
-use crate::source;
+use crate::source::{Place, Source};
 use crate::table::Table;
 use edit::EditProblem;
 
@@ -18,8 +20,6 @@ use edit::EditProblem;
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
-    #[command(flatten)]
-    place: source::Directory,
 }
 
 #[derive(clap::Subcommand)]
@@ -45,17 +45,38 @@ fn parse_weight(text: &str) -> Result<(String, u32), String> {
     Ok((backend.to_owned(), weight.parse().map_err(|_| form())?))
 }
 
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: Arguments, place: &Place) -> anyhow::Result<Exit> {
+    let source = place.source().await?;
     match arguments.command {
-        Command::List { output } => list(&arguments.place.directory, output.format),
-        Command::Set { split, weights } => set(&arguments.place.directory, &split, &weights),
+        Command::List { output } => {
+            let mut found = match &source {
+                Source::Directory(directory) => splits(&directory.path)?,
+                Source::Cluster(cluster) => cluster::splits(cluster).await?,
+            };
+            let namespace = place.namespace.as_deref();
+            found.retain(|Found { split, .. }| {
+                namespace.is_none_or(|namespace| split["metadata"]["namespace"] == namespace)
+            });
+            list(&found, output.format)
+        }
+        Command::Set { split, weights } => {
+            let (namespace, name) = files::split_name(&split);
+            let namespace = namespace.or(place.namespace.as_deref());
+            match &source {
+                Source::Directory(directory) => set(&directory.path, namespace, name, &weights),
+                Source::Cluster(cluster) => {
+                    Err(cluster::how_to_set(&cluster::splits(cluster).await?, namespace, name, &weights)
+                        .into())
+                }
+            }
+        }
     }
 }
 
-/// One split as it stands in a file.
+/// One split, and the file in which it stands, if it does.
 struct Found {
     split: Value,
-    file: PathBuf,
+    file: Option<PathBuf>,
 }
 
 fn splits(directory: &Path) -> anyhow::Result<Vec<Found>> {
@@ -66,25 +87,28 @@ fn splits(directory: &Path) -> anyhow::Result<Vec<Found>> {
             continue;
         };
         let splits = objects.into_iter().filter(|object| object["kind"] == "TrafficSplit");
-        found.extend(splits.map(|split| Found { split, file: file.path.clone() }));
+        found.extend(splits.map(|split| Found { split, file: Some(file.path.clone()) }));
     }
     Ok(found)
 }
 
-fn list(directory: &Path, format: Format) -> anyhow::Result<Exit> {
-    let found = splits(directory)?;
-    let mut table = Table::new(&["NAMESPACE", "NAME", "SERVICE", "WEIGHTS", "FILE"]);
-    for Found { split, file } in &found {
+fn list(found: &[Found], format: Format) -> anyhow::Result<Exit> {
+    let mut head = vec!["NAMESPACE", "NAME", "SERVICE", "WEIGHTS"];
+    if found.iter().any(|found| found.file.is_some()) {
+        head.push("FILE");
+    }
+    let mut table = Table::new(&head);
+    for Found { split, file } in found {
         table.push(vec![
             text(&split["metadata"]["namespace"]).into(),
             text(&split["metadata"]["name"]).into(),
             text(&split["spec"]["service"]).into(),
             weights(split).into(),
-            file.display().to_string().into(),
+            file.as_deref().map_or_else(String::new, |file| file.display().to_string()).into(),
         ]);
     }
     let items = found.iter().map(|Found { split, file }| json!({ "split": split, "file": file }));
-    output::print(format, &table, &Value::Array(items.collect()), "no TrafficSplit in this directory")?;
+    output::print(format, &table, &Value::Array(items.collect()), "there is no TrafficSplit here")?;
     Ok(Exit::Fine)
 }
 
@@ -103,8 +127,12 @@ fn number(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn set(directory: &Path, split: &str, weights: &[(String, u32)]) -> anyhow::Result<Exit> {
-    let (namespace, name) = files::split_name(split);
+fn set(
+    directory: &Path,
+    namespace: Option<&str>,
+    name: &str,
+    weights: &[(String, u32)],
+) -> anyhow::Result<Exit> {
     for file in files::read(directory)? {
         match edit::set_weights(&file.text, namespace, name, weights) {
             Ok(changed) => {
@@ -118,7 +146,7 @@ fn set(directory: &Path, split: &str, weights: &[(String, u32)]) -> anyhow::Resu
     let names =
         splits(directory)?.iter().map(|found| text(&found.split["metadata"]["name"])).collect::<Vec<_>>();
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    bail!(Failure::Usage(format!("no TrafficSplit {split} in {}; there is: {names}", directory.display())))
+    bail!(Failure::Usage(format!("no TrafficSplit {name} in {}; there is: {names}", directory.display())))
 }
 
 fn announce(file: &YamlFile, changed: &str, name: &str) -> anyhow::Result<Exit> {
@@ -163,7 +191,7 @@ mod tests {
     fn the_file_changes_and_keeps_its_comments() {
         let directory = directory();
         assert_eq!(
-            set(directory.path(), "shop/cart", &weights(&[("v1", 50), ("v2", 50)])).unwrap(),
+            set(directory.path(), Some("shop"), "cart", &weights(&[("v1", 50), ("v2", 50)])).unwrap(),
             Exit::Fine
         );
         let text = std::fs::read_to_string(directory.path().join("split.yaml")).unwrap();
@@ -173,12 +201,12 @@ mod tests {
     #[test]
     fn mistakes_say_what_there_is_instead() {
         let directory = directory();
-        for (split, backend, expected) in [
-            ("carrot", "v1", "there is: cart"),
-            ("other/cart", "v1", "no TrafficSplit other/cart"),
-            ("cart", "v3", "it has cart-v1, cart-v2"),
+        for (namespace, split, backend, expected) in [
+            (None, "carrot", "v1", "there is: cart"),
+            (Some("other"), "cart", "v1", "no TrafficSplit cart"),
+            (None, "cart", "v3", "it has cart-v1, cart-v2"),
         ] {
-            let error = set(directory.path(), split, &weights(&[(backend, 1)])).unwrap_err();
+            let error = set(directory.path(), namespace, split, &weights(&[(backend, 1)])).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         }
         assert_eq!(parse_weight("v1=50"), Ok(("v1".to_owned(), 50)));

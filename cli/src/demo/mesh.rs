@@ -13,8 +13,8 @@ use super::edges::PodReading;
 use super::pods::{Objects, Pod};
 use super::sidecar::{self, RunningPod, Surroundings};
 use crate::admin::Endpoint;
+use crate::directory;
 use crate::exit::Failure;
-use crate::source;
 
 /// A control plane and its pods.
 pub(crate) struct Mesh {
@@ -187,7 +187,7 @@ async fn start_control_plane(
 
 /// The networks that the mesh asks for, the demo's own among them.
 fn mesh_networks() -> String {
-    let networks = source::mesh_settings().mesh_networks;
+    let networks = directory::mesh_settings().mesh_networks;
     networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 

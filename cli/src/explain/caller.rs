@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::exit::Failure;
 use crate::files;
+use crate::pod::{app, name as name_of, namespace as namespace_of};
 
 /// The pod that asks.
 #[derive(Clone, Debug)]
@@ -51,21 +52,6 @@ pub(crate) fn find(world: &World, from: &str, steps: &mut Vec<Reason>) -> Result
     };
     steps.push(Reason::new("caller", decided, because).by(&origin));
     Ok(caller)
-}
-
-fn namespace_of(pod: &Pod) -> &str {
-    pod.metadata.namespace.as_deref().unwrap_or("default")
-}
-
-fn name_of(pod: &Pod) -> &str {
-    pod.metadata.name.as_deref().unwrap_or_default()
-}
-
-/// What the pod's app is called, as in metrics; without a label: the pod itself.
-fn app(pod: &Pod) -> &str {
-    let labels = pod.metadata.labels.as_ref();
-    let label = ["app.kubernetes.io/name", "app"].iter().find_map(|key| labels?.get(*key));
-    label.map_or_else(|| name_of(pod), String::as_str)
 }
 
 fn unique(mut names: Vec<String>) -> String {

@@ -1,7 +1,10 @@
 use gauze_control_plane::source::directory;
 
+use gauze_control_plane::world::World;
+
 use super::*;
 use crate::demo::shop_files;
+use crate::directory::mesh_settings;
 
 /// The demo's shop, and more objects beside it.
 fn shop(more: &str) -> World {
@@ -10,7 +13,7 @@ fn shop(more: &str) -> World {
     std::fs::write(directory.path().join("more.yaml"), more).unwrap();
     let (objects, problems) = directory::read(directory.path());
     assert_eq!(problems, []);
-    World::of(source::mesh_settings(), objects)
+    World::of(mesh_settings(), objects)
 }
 
 fn asked(from: &str, method: &str, url: &str) -> Asked {

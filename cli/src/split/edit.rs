@@ -54,12 +54,18 @@ fn documents(text: &str) -> Vec<Range<usize>> {
     documents
 }
 
-fn set_in_document(text: &str, split: &Value, weights: &[(String, u32)]) -> Result<String, EditProblem> {
+/// The split with other weights.
+pub(crate) fn with_weights(split: &Value, weights: &[(String, u32)]) -> Result<Value, EditProblem> {
     let mut wanted = split.clone();
     for (backend, weight) in weights {
         let index = find_backend(split, backend)?;
         wanted["spec"]["backends"][index]["weight"] = json!(weight);
     }
+    Ok(wanted)
+}
+
+fn set_in_document(text: &str, split: &Value, weights: &[(String, u32)]) -> Result<String, EditProblem> {
+    let wanted = with_weights(split, weights)?;
     let backends = wanted["spec"]["backends"].as_array().map_or(&[][..], Vec::as_slice);
     let places = weight_places(text);
     if places.len() != backends.len() {
