@@ -9,6 +9,7 @@ mod edges; // who calls whom
 mod latency; // how many took how long
 mod ledger; // what an app received
 mod load; // load from outside the mesh
+pub(crate) mod load_pod; // the load as a pod of a cluster
 mod mesh; // everything that runs
 mod metrics; // what sidecars count
 mod objects; // the shop's YAML

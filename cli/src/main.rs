@@ -63,6 +63,12 @@ enum Command {
     /// Serve as one of the shop's apps
     #[command(hide = true)]
     DemoApp(demo::app::Arguments),
+    /// Serve as the shop's load, in a pod
+    #[command(hide = true)]
+    DemoLoad(demo::load_pod::Arguments),
+    /// Read the ledger of the app or load in whose pod this runs
+    #[command(hide = true)]
+    DemoLedger(demo::load_pod::Ledger),
     /// Serve as the control plane
     #[command(hide = true)]
     RunControlPlane(run::Arguments),
@@ -84,6 +90,8 @@ fn main() -> ExitCode {
         Command::Version(arguments) => block_on(version::run(arguments, &place)),
         Command::Split(arguments) => block_on(split::run(arguments, &place)),
         Command::DemoApp(arguments) => block_on(demo::app::run(arguments)),
+        Command::DemoLoad(arguments) => block_on(demo::load_pod::run(arguments)),
+        Command::DemoLedger(arguments) => block_on(demo::load_pod::ledger(arguments)),
         Command::RunControlPlane(arguments) => run::control_plane(arguments),
         Command::RunProxy(arguments) => return run::proxy(arguments),
     };

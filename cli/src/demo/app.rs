@@ -1,9 +1,11 @@
 //! One app of the shop: HTTP/1.1, HTTP/2 and gRPC on one port. It calls the next app in the same
 //! protocol in which it was called, answers with who served, and keeps a ledger of what it received.
+//! `gauze demo` runs it as a process, docs/shop.yaml in pods.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -14,11 +16,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::call::{self, Answer, CALLER, Protocol, Question, REQUEST_ID, RUN};
-use super::client::{Call, CallError, Client};
-use super::ledger::Book;
+use super::client::{self, Call, CallError, Client};
+use super::ledger::{Book, Ledger};
+use super::signals;
 use crate::exit::Exit;
 
 /// Which app of the shop this process is.
@@ -29,22 +33,22 @@ pub(crate) struct Arguments {
     service: String,
     #[arg(long)]
     version: String,
-    #[arg(long)]
+    #[arg(long, env = "POD_NAME")]
     pod: String,
     /// Where it listens
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Whom it calls for every request, and where: NAME=ADDRESS
+    /// Whom it calls for every request, and where: NAME=HOST:PORT
     #[arg(long, value_parser = parse_upstream)]
-    calls: Vec<(String, SocketAddr)>,
+    calls: Vec<(String, String)>,
     /// End when stdin ends: the parent is gone
     #[arg(long)]
     with_parent: bool,
 }
 
-fn parse_upstream(text: &str) -> Result<(String, SocketAddr), String> {
-    let (name, address) = text.split_once('=').ok_or("is not of the form NAME=ADDRESS")?;
-    Ok((name.to_owned(), address.parse().map_err(|_| format!("`{address}` is not an address"))?))
+fn parse_upstream(text: &str) -> Result<(String, String), String> {
+    let (name, address) = text.split_once('=').ok_or("is not of the form NAME=HOST:PORT")?;
+    Ok((name.to_owned(), client::parse_address(address)?))
 }
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -57,18 +61,30 @@ struct App {
     book: Mutex<Book>,
 }
 
-/// Serves until the process is ended.
+/// Serves until the process is told to stop; then it answers what it has begun, and says what it received.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     if arguments.with_parent {
         super::children::end_with_parent();
     }
+    let told_to_stop = signals::told_to_stop()?;
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     println!("{}", serde_json::json!({ "listening": { "app": [listener.local_addr()?] } }));
-    accept(listener, App::new(arguments)).await;
+    let app = Arc::new(App::new(arguments));
+    let open = GracefulShutdown::new();
+    tokio::select! {
+        () = accept(listener, app.clone(), &open) => {}
+        () = told_to_stop => {}
+    }
+    // Who waits longer than this for an answer has given up.
+    let _ = tokio::time::timeout(LAST_ANSWERS, open.shutdown()).await;
+    println!("{}", serde_json::to_string(&app.ledger())?);
     Ok(Exit::Fine)
 }
+
+/// How long requests that were begun may take once the app was told to stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 impl App {
     fn new(arguments: Arguments) -> App {
@@ -84,32 +100,39 @@ impl App {
             book: Mutex::default(),
         }
     }
+
+    fn ledger(&self) -> Ledger {
+        lock(self).read(&self.service, &self.version, &self.pod)
+    }
 }
 
-async fn accept(listener: TcpListener, app: App) {
-    let app = Arc::new(app);
+async fn accept(listener: TcpListener, app: Arc<App>, open: &GracefulShutdown) {
     loop {
         // A failed accept concerns one caller, who sees it; the next one is welcome.
         if let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, app.clone()));
+            serve(stream, app.clone(), open);
         }
     }
 }
 
-async fn serve(stream: TcpStream, app: Arc<App>) {
+fn serve(stream: TcpStream, app: Arc<App>, open: &GracefulShutdown) {
     let service = service_fn(move |request| {
         let app = app.clone();
         async move { Ok::<_, Infallible>(answer(&app, request).await) }
     });
     // A connection that breaks concerns its caller, who sees it.
     let _ = stream.set_nodelay(true);
-    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    let server = auto::Builder::new(TokioExecutor::new());
+    let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+    tokio::spawn(open.watch(connection));
 }
 
 /// Answers one request.
 async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
-    if request.uri().path() == "/ledger" {
-        return ledger(app);
+    match request.uri().path() {
+        "/ledger" => return json(&app.ledger()),
+        "/healthz" => return Response::new(full(Bytes::from_static(b"ok\n"))),
+        _ => {}
     }
     let protocol = Protocol::of(&request);
     let call = Call {
@@ -179,10 +202,6 @@ fn grpc(message: Bytes, status: &'static str, problem: Option<String>) -> Respon
     response
 }
 
-fn ledger(app: &App) -> Response<Body> {
-    json(&lock(app).read(&app.service, &app.version, &app.pod))
-}
-
 fn json(value: &impl serde::Serialize) -> Response<Body> {
     let text = serde_json::to_vec(value).unwrap_or_default();
     let mut response = Response::new(full(text.into()));
@@ -206,10 +225,9 @@ fn text(headers: &HeaderMap, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::ledger::Ledger;
 
     /// An app on a port of its own; its ledger is read over the wire, as the story does.
-    async fn start(service: &str, calls: Vec<(String, SocketAddr)>) -> SocketAddr {
+    async fn start(service: &str, calls: &[(&str, SocketAddr)]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let arguments = Arguments {
@@ -217,10 +235,11 @@ mod tests {
             version: "v1".to_owned(),
             pod: format!("{service}-0"),
             listen: address,
-            calls,
+            calls: calls.iter().map(|(name, address)| ((*name).to_owned(), address.to_string())).collect(),
             with_parent: false,
         };
-        tokio::spawn(accept(listener, App::new(arguments)));
+        let app = Arc::new(App::new(arguments));
+        tokio::spawn(async move { accept(listener, app, &GracefulShutdown::new()).await });
         address
     }
 
@@ -235,8 +254,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_goes_down_the_chain_in_its_protocol_and_every_app_counts_it() {
-        let payments = start("payments", vec![]).await;
-        let cart = start("cart", vec![("payments".into(), payments)]).await;
+        let payments = start("payments", &[]).await;
+        let cart = start("cart", &[("payments", payments)]).await;
         let client = Client::new(cart, "cart");
         for protocol in Protocol::ALL {
             for number in 0..2 {
@@ -255,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn a_failure_down_the_chain_names_who_called_whom() {
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let cart = start("cart", vec![("payments".into(), nobody)]).await;
+        let cart = start("cart", &[("payments", nobody)]).await;
         let client = Client::new(cart, "cart");
         for (protocol, expected) in [
             (Protocol::Http1, "502 by the app cart calls payments: cannot connect: connection refused"),

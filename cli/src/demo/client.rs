@@ -3,7 +3,7 @@
 //! only one that was provably never written goes out on another connection.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use super::call::{self, Answer, CALLER, GAUZE_ERROR, Protocol, Question, REQUEST
 
 /// One address, and the connections to it.
 pub(crate) struct Client {
-    address: SocketAddr,
+    /// HOST:PORT; a name is looked up for every new connection.
+    address: String,
     /// The name that stands in `Host` and `:authority`.
     authority: String,
     idle: Mutex<Vec<http1::SendRequest<Full<Bytes>>>>,
@@ -61,9 +62,9 @@ const SHARED_CALLS_MAX: usize = 90;
 const UNWRITTEN_MAX: usize = 5;
 
 impl Client {
-    pub(crate) fn new(address: SocketAddr, authority: &str) -> Client {
+    pub(crate) fn new(address: impl ToString, authority: &str) -> Client {
         Client {
-            address,
+            address: address.to_string(),
             authority: authority.to_owned(),
             idle: Mutex::default(),
             shared: tokio::sync::Mutex::default(),
@@ -191,11 +192,26 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<TcpStream, CallError> {
-        let stream = TcpStream::connect(self.address)
-            .await
-            .map_err(|error| CallError(format!("cannot connect: {}", error.kind())))?;
-        stream.set_nodelay(true).map_err(|error| CallError(format!("cannot connect: {}", error.kind())))?;
+        let stream = TcpStream::connect(&self.address).await.map_err(|error| cannot_connect(&error))?;
+        stream.set_nodelay(true).map_err(|error| cannot_connect(&error))?;
         Ok(stream)
+    }
+}
+
+/// What the system calls by a number is told by its kind; a name that is not found only by its text.
+fn cannot_connect(error: &io::Error) -> CallError {
+    let reason = error.raw_os_error().map_or_else(|| error.to_string(), |_| error.kind().to_string());
+    CallError(format!("cannot connect: {reason}"))
+}
+
+/// Reads `web:80`, `10.0.0.1:80`, `[::1]:80`.
+///
+/// # Errors
+/// There is no port, or no host before it.
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err(format!("`{text}` is not of the form HOST:PORT")),
     }
 }
 

@@ -3,7 +3,6 @@
 //! from when it was due.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -115,7 +114,7 @@ const TICK: Duration = Duration::from_millis(2);
 
 impl Load {
     /// Begins to send `rate` requests per second to `address`, as the run `run`.
-    pub(crate) fn start(address: SocketAddr, authority: &str, rate: u32, seed: u64, run: &str) -> Load {
+    pub(crate) fn start(address: impl ToString, authority: &str, rate: u32, seed: u64, run: &str) -> Load {
         let shared = Arc::new(Shared {
             client: Client::new(address, authority),
             rate: AtomicU32::new(rate),
