@@ -37,19 +37,21 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- if kindIs "invalid" .Values.replicaCount }}{{ eq .Values.profile "ha" | ternary 2 1 }}{{ else }}{{ .Values.replicaCount }}{{ end }}
 {{- end }}
 
-{{/* What both webhooks share. */}}
+{{/* What both webhooks share: (list . "/path"). */}}
 {{- define "gauze.webhook" -}}
+{{- $root := index . 0 -}}
 admissionReviewVersions: [v1]
 clientConfig:
   service:
     name: gauze-control-plane
-    namespace: {{ .Release.Namespace }}
-    path: /inject
+    namespace: {{ $root.Release.Namespace }}
+    path: {{ index . 1 }}
     port: 443
-failurePolicy: {{ .Values.injector.failurePolicy }}
-timeoutSeconds: {{ .Values.injector.timeoutSeconds }}
+failurePolicy: {{ $root.Values.injector.failurePolicy }}
+timeoutSeconds: {{ $root.Values.injector.timeoutSeconds }}
 matchPolicy: Equivalent
 reinvocationPolicy: IfNeeded
+# gauze-trust is written when a pod is really admitted.
 sideEffects: NoneOnDryRun
 rules:
   - apiGroups: [""]
