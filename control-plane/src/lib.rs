@@ -157,7 +157,7 @@ impl ControlPlane {
         let _ = known_authority.set(authority.clone());
 
         let own_id = own_identity(&settings);
-        tasks.spawn(own.clone().keep(authority.clone(), own_id.clone(), metrics.clone()));
+        tasks.spawn(own.clone().keep());
         let tls = port::tls(authority.root(), own)?;
         let connections =
             port::door::open(self.grpc, tls, settings.trust_domain.clone(), Arc::clone(&metrics));

@@ -4,11 +4,11 @@
 pub mod door;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use gauze_model::SpiffeId;
 use gauze_xds::certificate::CREATE_CERTIFICATE;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
@@ -24,7 +24,7 @@ use tower::service_fn;
 use tracing::warn;
 
 use crate::ads::{Ads, DELTA};
-use crate::authority::Authority;
+use crate::authority::{Authority, Subject};
 use crate::certificates::Certificates;
 use crate::metrics::Metrics;
 use door::Connection;
@@ -100,9 +100,13 @@ where
     Grpc::new(ProstCodec::default()).apply_max_message_size_config(Some(request_size_max), None)
 }
 
-/// The port's own leaf, renewed at half of its life.
-#[derive(Debug)]
-pub struct OwnCertificate(ArcSwap<CertifiedKey>);
+/// A leaf of this process, for a port that it serves, renewed at half of its life.
+pub struct OwnCertificate {
+    authority: Arc<Authority>,
+    subject: Subject,
+    metrics: Arc<Metrics>,
+    current: ArcSwap<CertifiedKey>,
+}
 
 impl OwnCertificate {
     /// Signs the first leaf.
@@ -110,22 +114,23 @@ impl OwnCertificate {
     /// # Errors
     /// The authority cannot sign.
     pub fn issue(
-        authority: &Authority,
-        id: &SpiffeId,
-        metrics: &Metrics,
+        authority: Arc<Authority>,
+        subject: Subject,
+        metrics: Arc<Metrics>,
     ) -> anyhow::Result<Arc<OwnCertificate>> {
-        Ok(Arc::new(OwnCertificate(ArcSwap::from_pointee(certified(authority, id, metrics)?))))
+        let current = ArcSwap::from_pointee(certified(&authority, &subject, &metrics)?);
+        Ok(Arc::new(OwnCertificate { authority, subject, metrics, current }))
+    }
+
+    /// The leaf and key of this moment: for clients of this process.
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        self.current.load_full()
     }
 
     /// Renews the leaf for ever; open connections do not notice. The wall clock counts, which goes on
     /// while a laptop sleeps.
-    pub async fn keep(
-        self: Arc<OwnCertificate>,
-        authority: Arc<Authority>,
-        id: SpiffeId,
-        metrics: Arc<Metrics>,
-    ) {
-        let life = authority.life();
+    pub async fn keep(self: Arc<OwnCertificate>) {
+        let life = self.authority.life();
         let mut signed = SystemTime::now();
         loop {
             sleep(RENEWAL_CHECK.min(life / 10)).await;
@@ -133,9 +138,9 @@ impl OwnCertificate {
             if (signed..signed + life / 2).contains(&now) {
                 continue;
             }
-            match certified(&authority, &id, &metrics) {
+            match certified(&self.authority, &self.subject, &self.metrics) {
                 Ok(certified) => {
-                    self.0.store(Arc::new(certified));
+                    self.current.store(Arc::new(certified));
                     signed = now;
                 }
                 Err(error) => warn!(%error, "cannot renew the control plane's own certificate"),
@@ -144,17 +149,24 @@ impl OwnCertificate {
     }
 }
 
-impl ResolvesServerCert for OwnCertificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+impl fmt::Debug for OwnCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnCertificate").field("subject", &self.subject).finish_non_exhaustive()
     }
 }
 
-fn certified(authority: &Authority, id: &SpiffeId, metrics: &Metrics) -> anyhow::Result<CertifiedKey> {
-    let now = SystemTime::now();
-    let credentials = authority.credentials(id, now)?;
-    let expiry = now.duration_since(SystemTime::UNIX_EPOCH)? + authority.life();
-    metrics.certificate_expiry.set(expiry.as_secs_f64());
+impl ResolvesServerCert for OwnCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+fn certified(authority: &Authority, subject: &Subject, metrics: &Metrics) -> anyhow::Result<CertifiedKey> {
+    let credentials = authority.credentials(subject, SystemTime::now())?;
+    if let Subject::Workload(_) = subject {
+        let expires = credentials.expires.duration_since(SystemTime::UNIX_EPOCH)?;
+        metrics.certificate_expiry.set(expires.as_secs_f64());
+    }
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     Ok(CertifiedKey::from_der(credentials.chain, credentials.key, &provider)?)
 }

@@ -25,7 +25,7 @@ pub(super) fn about(settings: &MeshSettings, authority: Option<&Arc<Authority>>,
             "meshNetworks": settings.mesh_networks,
         },
         "certificates": {
-            "rootEnds": authority.and_then(|authority| authority.root_expiry()).map(seconds),
+            "rootEnds": authority.map(|authority| seconds(authority.root_expiry())),
             "ownEnds": own_ends as u64,
             "life": authority.map(|authority| authority.life().as_secs()),
         },

@@ -22,7 +22,9 @@ pub(super) async fn prepare(directory: &Path, shared: &Shared) -> anyhow::Result
     let state = StateDirectory::open(settings.state_directory())?;
     let authority =
         Authority::open(&state, &settings.trust_domain, settings.certificate_life, SystemTime::now())?;
-    let own = OwnCertificate::issue(&authority, &own_identity(settings), metrics)?;
+    let authority = Arc::new(authority);
+    let own =
+        OwnCertificate::issue(Arc::clone(&authority), own_identity(settings).into(), Arc::clone(metrics))?;
     readiness.set(Unready::NoRoot, false);
 
     let tokens = Arc::new(Tokens::open(&state)?);
@@ -35,5 +37,5 @@ pub(super) async fn prepare(directory: &Path, shared: &Shared) -> anyhow::Result
 
     let mut tasks = JoinSet::new();
     tasks.spawn(tokens::keep(token_files, Arc::clone(&tokens), Arc::clone(push), Arc::clone(metrics)));
-    Ok(Prepared { authority: Arc::new(authority), tokens, own, updates, tasks, last: JoinSet::new() })
+    Ok(Prepared { authority, tokens, own, updates, tasks, last: JoinSet::new() })
 }

@@ -48,8 +48,12 @@ impl Kubernetes {
         // The root: for now each replica's own, in the state directory.
         let now = SystemTime::now();
         let authority = Authority::open(&state, &settings.trust_domain, settings.certificate_life, now)?;
-        let own = OwnCertificate::issue(&authority, &own_identity(settings), metrics)?;
         let authority = Arc::new(authority);
+        let own = OwnCertificate::issue(
+            Arc::clone(&authority),
+            own_identity(settings).into(),
+            Arc::clone(metrics),
+        )?;
         readiness.set(Unready::NoRoot, false);
 
         let updates = read_all(watched, shared).await?;
