@@ -151,7 +151,7 @@ impl Admin {
         credentials: watch::Receiver<Option<Arc<Credentials>>>,
         log_level: LogLevel,
     ) -> Admin {
-        let probes = Probes::new(&proxy.settings);
+        let probes = Probes::new(&proxy.settings, proxy.metrics.clone());
         Admin { proxy, credentials, log_level, probes, quit: Notify::new() }
     }
 

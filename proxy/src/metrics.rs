@@ -50,6 +50,7 @@ pub struct Metrics {
     connections_open: IntGaugeVec,
     connections_refused: IntCounterVec,
     limits_reached: IntCounterVec,
+    probes: IntCounterVec,
 }
 
 /// What `docs/metrics.md` says of one metric.
@@ -130,6 +131,11 @@ impl Metrics {
                 "How often a limit of the proxy was reached, by its flag",
                 &["limit"],
             ),
+            probes: f.counter(
+                "gauze_probes_total",
+                "Probes that the app was asked, by how kubelet takes the answer",
+                &["container", "probe", "result"],
+            ),
             access_log_dropped: f.one_counter(
                 "gauze_access_log_dropped_total",
                 "Access log lines dropped because the reader of stdout was slower than the traffic",
@@ -164,6 +170,12 @@ impl Metrics {
     /// Counts that a limit was reached; `limit` is the name of its flag, without dashes.
     pub fn limit_reached(&self, limit: &'static str) {
         self.limits_reached.with_label_values(&[limit]).inc();
+    }
+
+    /// Counts the answer to a probe that is declared; `probe` is live, ready or startup.
+    pub fn probed(&self, container: &str, probe: &str, is_success: bool) {
+        let result = if is_success { "success" } else { "failure" };
+        self.probes.with_label_values(&[container, probe, result]).inc();
     }
 
     /// How many resources of a kind the snapshot holds.

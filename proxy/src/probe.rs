@@ -14,7 +14,9 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use http::StatusCode;
 use tokio::net::TcpStream;
 
+use crate::control_plane::Complaint;
 use crate::listen::own_ports;
+use crate::metrics::Metrics;
 use crate::settings::{Mapping, Settings};
 
 mod declared; // what may be asked
@@ -35,17 +37,19 @@ pub struct Probes {
 struct Declared {
     probe: Probe,
     asking: Mutex<Option<WeakShared<Asking>>>,
+    /// What the log was last told of it.
+    told: Arc<Mutex<Complaint>>,
 }
 
 type Asking = BoxFuture<'static, Result<StatusCode, Failure>>;
 
 /// The app at its pod's own address.
-#[derive(Debug)]
 struct App {
     ip: IpAddr,
     /// Mode none: where the app really listens.
     mappings: Vec<Mapping>,
     own_ports: Vec<u16>,
+    metrics: Arc<Metrics>,
 }
 
 /// The app could not be asked, or its answer is not one.
@@ -78,18 +82,18 @@ pub enum Said {
 
 impl Probes {
     /// Without an address nothing is declared: the settings were checked.
-    pub fn new(settings: &Settings) -> Probes {
+    pub fn new(settings: &Settings, metrics: Arc<Metrics>) -> Probes {
         let interception = &settings.interception;
         let app = App {
             ip: settings.workload.pod_ips.first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1])),
             mappings: interception.inbound.clone(),
             own_ports: own_ports(interception),
+            metrics,
         };
-        let declared = settings.probing.probes.iter();
+        let declared =
+            |probe: &Probe| Declared { probe: probe.clone(), asking: Mutex::default(), told: Arc::default() };
         Probes {
-            probes: declared
-                .map(|probe| Declared { probe: probe.clone(), asking: Mutex::default() })
-                .collect(),
+            probes: settings.probing.probes.iter().map(declared).collect(),
             hooks: settings.probing.hooks.clone(),
             app: Arc::new(app),
         }
@@ -143,10 +147,28 @@ impl Declared {
         if let Some(asking) = asking.as_ref().and_then(WeakShared::upgrade) {
             return asking;
         }
-        let (probe, app) = (self.probe.clone(), Arc::clone(app));
-        let new = async move { app.check(&probe).await }.boxed().shared();
+        let (probe, told, app) = (self.probe.clone(), Arc::clone(&self.told), Arc::clone(app));
+        let new = async move {
+            let answer = app.check(&probe).await;
+            note(&probe, &answer, &told, &app.metrics);
+            answer
+        };
+        let new = new.boxed().shared();
         *asking = new.downgrade();
         new
+    }
+}
+
+/// Counts an answer, and logs it if it is not the last one again.
+fn note(probe: &Probe, answer: &Result<StatusCode, Failure>, told: &Mutex<Complaint>, metrics: &Metrics) {
+    let is_success = answer.as_ref().is_ok_and(|status| (200..400).contains(&status.as_u16()));
+    metrics.probed(&probe.container, &probe.kind.to_string(), is_success);
+    let said = match answer {
+        Ok(status) => format!("the app says {}", status.as_u16()),
+        Err(failure) => failure.to_string(),
+    };
+    if told.lock().unwrap_or_else(PoisonError::into_inner).is_new(&said) {
+        tracing::info!(container = probe.container, kind = %probe.kind, is_success, said, "probe");
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) enum Purpose {
 
 /// What is asked next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Step {
+pub(super) struct Step {
     port: u16,
     is_tls: bool,
     target: PathAndQuery,
@@ -68,7 +68,7 @@ pub(super) async fn get(app: &App, get: &HttpGet, purpose: Purpose) -> Result<St
 }
 
 /// The declared headers, and the two that kubelet adds. An empty `Accept` means none.
-fn headers(get: &HttpGet, purpose: Purpose) -> HeaderMap {
+pub(super) fn headers(get: &HttpGet, purpose: Purpose) -> HeaderMap {
     let mut headers = get.headers.clone();
     let agent = match purpose {
         Purpose::Probe => "kube-probe/gauze",
@@ -83,6 +83,10 @@ fn headers(get: &HttpGet, purpose: Purpose) -> HeaderMap {
 }
 
 impl Step {
+    pub(super) fn first(get: &HttpGet) -> Step {
+        Step { port: get.port, is_tls: get.is_tls, target: get.target.clone(), host: get.host.clone() }
+    }
+
     /// Where a redirect leads, if kubelet would follow it: the host is ours still, the method GET. Not to
     /// the sidecar's own ports.
     fn next(&self, app: &App, status: StatusCode, location: &str) -> Option<Step> {
@@ -151,7 +155,11 @@ impl Step {
 }
 
 /// One request on a connection of its own; the status, and where a redirect leads.
-async fn ask(app: &App, step: &Step, headers: &HeaderMap) -> Result<(StatusCode, Option<String>), Failure> {
+pub(super) async fn ask(
+    app: &App,
+    step: &Step,
+    headers: &HeaderMap,
+) -> Result<(StatusCode, Option<String>), Failure> {
     let port = step.port;
     let broken = |problem: String| Failure::Broken { port, problem };
     let tcp = app.connect(port).await?;
