@@ -2,6 +2,8 @@
 //! and IPv6, in a table of our own, whole or not at all. The rules are decided as a value ([`rules`]),
 //! which is then shown ([`print`]) or handed to the kernel ([`netlink`]).
 
+use std::io::{self, Write};
+
 use clap::Parser;
 
 mod netlink; // the rules as nf_tables messages
@@ -10,7 +12,7 @@ mod rules; // which rules there are
 mod skipped; // what they pass by
 
 pub use netlink::ProgramError;
-pub use skipped::{List, Port, SkippedSettings};
+pub use skipped::{List, Ports, SkippedSettings};
 
 /// Programs the redirect rules of this network namespace (IPv4 and IPv6), and ends.
 ///
@@ -46,7 +48,7 @@ pub struct RedirectSettings {
     pub print: bool,
 }
 
-/// Programs the rules, or shows them.
+/// Programs the rules, unless they are only to be seen, and shows them.
 ///
 /// # Errors
 /// The kernel refuses them; then nothing has changed.
@@ -56,5 +58,8 @@ pub fn run(settings: &RedirectSettings) -> Result<(), ProgramError> {
         print!("{table}");
         return Ok(());
     }
-    netlink::program(&table)
+    netlink::program(&table)?;
+    // What the log of an init container should tell; a closed pipe does not undo it.
+    let _ = write!(io::stdout(), "{table}");
+    Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::Ports;
 use super::rules::{Chain, Hook, Match, Rule, Table, Verdict};
 
 /// The rules could not be programmed; nothing has changed.
@@ -176,10 +177,16 @@ fn new_rule(message: &mut Vec<u8>, table: &Table, chain: &Chain, rule: &Rule) {
 fn append_match(expressions: &mut Vec<u8>, matched: &Match, hook: Hook) {
     match matched {
         Match::Tcp => meta_is(expressions, libc::NFT_META_L4PROTO, &[libc::IPPROTO_TCP as u8]),
-        Match::Port(port) => {
+        Match::Port(Ports { first, last }) => {
             meta_is(expressions, libc::NFT_META_L4PROTO, &[libc::IPPROTO_TCP as u8]);
             load_payload(expressions, libc::NFT_PAYLOAD_TRANSPORT_HEADER, TCP_DESTINATION_PORT, 2);
-            is(expressions, &port.to_be_bytes());
+            match first == last {
+                true => is(expressions, &first.to_be_bytes()),
+                false => {
+                    compare(expressions, libc::NFT_CMP_GTE, &first.to_be_bytes());
+                    compare(expressions, libc::NFT_CMP_LTE, &last.to_be_bytes());
+                }
+            }
         }
         Match::Destination(network) => append_destination(expressions, network),
         Match::User(uid) => meta_is(expressions, libc::NFT_META_SKUID, &uid.to_ne_bytes()),
@@ -259,11 +266,16 @@ fn load_payload(expressions: &mut Vec<u8>, base: i32, offset: u32, length: usize
     });
 }
 
-/// Compares what was loaded.
+/// Whether this was loaded.
 fn is(expressions: &mut Vec<u8>, wanted: &[u8]) {
+    compare(expressions, libc::NFT_CMP_EQ, wanted);
+}
+
+/// Compares what was loaded, as bytes: numbers of the network are in its order, and so comparable.
+fn compare(expressions: &mut Vec<u8>, how: i32, wanted: &[u8]) {
     expression(expressions, "cmp", |data| {
         number(data, NFTA_CMP_SREG, REGISTER);
-        number(data, NFTA_CMP_OP, libc::NFT_CMP_EQ.cast_unsigned());
+        number(data, NFTA_CMP_OP, how.cast_unsigned());
         value(data, NFTA_CMP_DATA, wanted);
     });
 }

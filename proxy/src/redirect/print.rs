@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn what_is_to_be_skipped_stands_above_the_redirect() {
         let arguments = "--proxy-uid 2102 --outbound-port 4140 --inbound-port 4143 --metrics-port 4191 \
-            --skip-inbound-ports 22,9090 --skip-outbound-ports 3306 --skip-outbound-cidrs 10.1.2.3/8,fd00::/64 --skip-uids 0,7";
+            --skip-inbound-ports 22,9000-9090 --skip-outbound-ports 3306 --skip-outbound-cidrs 10.1.2.3/8,fd00::/64 --skip-uids 0,7";
         assert_eq!(
             printed(arguments),
             "table inet gauze {
@@ -108,7 +108,7 @@ mod tests {
 \t\tiifname \"lo\" return
 \t\ttcp dport 4191 return
 \t\ttcp dport 22 return
-\t\ttcp dport 9090 return
+\t\ttcp dport 9000-9090 return
 \t\tmeta l4proto tcp redirect to :4143
 \t}
 

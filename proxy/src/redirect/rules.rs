@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::RedirectSettings;
+use super::{Ports, RedirectSettings};
 use crate::self_check::{PROBE_PORT, PROBE_V4, PROBE_V6};
 
 /// A table of family `inet`: its chains see IPv4 and IPv6.
@@ -41,8 +41,8 @@ pub(super) struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Match {
     Tcp,
-    /// TCP to this port.
-    Port(u16),
+    /// TCP to one of these ports.
+    Port(Ports),
     Destination(IpNet),
     /// The user whose socket it is.
     User(u32),
@@ -65,8 +65,8 @@ pub(super) fn table(settings: &RedirectSettings) -> Table {
 
 fn inbound(settings: &RedirectSettings) -> Chain {
     let skipped = settings.skipped.skip_inbound_ports.0.iter();
-    let mut rules = vec![pass(Match::Loopback), pass(Match::Port(settings.metrics_port))];
-    rules.extend(skipped.map(|port| pass(Match::Port(port.get()))));
+    let mut rules = vec![pass(Match::Loopback), pass(Match::Port(settings.metrics_port.into()))];
+    rules.extend(skipped.map(|port| pass(Match::Port(*port))));
     rules.push(Rule { matches: vec![Match::Tcp], verdict: Verdict::Redirect(settings.inbound_port) });
     Chain { name: "inbound", hook: Hook::Prerouting, rules }
 }
@@ -75,13 +75,16 @@ fn outbound(settings: &RedirectSettings) -> Chain {
     let to_proxy = Verdict::Redirect(settings.outbound_port);
     // Above the exemption of the proxy's own user, or the proxy could not test any rule.
     let mut rules: Vec<Rule> = [PROBE_V4, PROBE_V6]
-        .map(|probe| Rule { matches: vec![host(probe.ip()), Match::Port(PROBE_PORT)], verdict: to_proxy })
+        .map(|probe| Rule {
+            matches: vec![host(probe.ip()), Match::Port(PROBE_PORT.into())],
+            verdict: to_proxy,
+        })
         .into();
     rules.push(pass(Match::User(settings.proxy_uid)));
     rules.extend(settings.skip_uids.0.iter().map(|uid| pass(Match::User(*uid))));
     rules.push(pass(Match::Loopback));
     let skipped = &settings.skipped;
-    rules.extend(skipped.skip_outbound_ports.0.iter().map(|port| pass(Match::Port(port.get()))));
+    rules.extend(skipped.skip_outbound_ports.0.iter().map(|port| pass(Match::Port(*port))));
     rules.extend(
         skipped.skip_outbound_cidrs.0.iter().map(|network| pass(Match::Destination(network.trunc()))),
     );
