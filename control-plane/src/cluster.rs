@@ -19,6 +19,7 @@ pub struct Cluster {
     /// Our own pod, which is also our name among replicas.
     pub pod: String,
     leads: watch::Sender<bool>,
+    reconnects: watch::Sender<u64>,
 }
 
 /// The field manager of all that we write.
@@ -43,7 +44,13 @@ impl Cluster {
             namespace: settings.system_namespace.clone(),
             pod: settings.kubernetes.pod_name.clone().context("--pod-name is missing")?,
             leads: watch::Sender::new(false),
+            reconnects: watch::Sender::new(0),
         })
+    }
+
+    /// Changes whenever all watches must be opened anew.
+    pub(crate) fn reconnects(&self) -> watch::Receiver<u64> {
+        self.reconnects.subscribe()
     }
 
     /// Whether this replica leads; at most one does. It turns false before another can take over.

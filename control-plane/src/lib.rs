@@ -39,7 +39,7 @@ pub mod settings; // what the operator sets
 
 pub use settings::Settings;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,6 +189,16 @@ fn own_identity(settings: &Settings) -> SpiffeId {
     SpiffeId::control_plane(&settings.trust_domain, &settings.system_namespace)
 }
 
+/// Binds; any address means any of IPv4 where the kernel has no IPv6.
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({flag})"))
+    let bound = match TcpListener::bind(address).await {
+        Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) && address.ip().is_unspecified() => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.with_context(|| format!("cannot listen on {address} ({flag})"))
 }
+
+/// What Linux says where an address family is not compiled in or switched off.
+const EAFNOSUPPORT: i32 = 97;

@@ -216,7 +216,7 @@ mod tests {
             (
                 "a kubeconfig without a cluster",
                 &["--directory", "mesh", "--kubeconfig", "x"][..],
-                "--kubernetes",
+                "--kubeconfig",
             ),
         ] {
             let refused = parse_all(arguments).expect_err(what);

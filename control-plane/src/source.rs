@@ -4,6 +4,7 @@
 pub mod directory; // a directory of YAML
 mod document; // one YAML document into an object
 pub mod kubernetes; // an API server
+mod understand; // a value into an object
 mod yaml; // YAML text into documents that know where each field stands
 
 use crate::problem::Problem;

@@ -29,6 +29,8 @@ pub enum Event {
     /// The object is new or has changed.
     Apply(Object),
     Delete(ObjectKey),
+    /// These networks belong to the mesh beside those of the settings; they replace the previous ones.
+    MeshNetworks(Vec<IpNet>),
     /// Everything that exists was told: from now on, what is not known does not exist.
     Synced,
 }
@@ -59,6 +61,8 @@ impl Default for MeshSettings {
 #[derive(Clone, Debug, Default)]
 pub struct World {
     settings: MeshSettings,
+    /// The mesh networks that were set, where a source names more.
+    given_networks: Option<Vec<IpNet>>,
     synced: bool,
     objects: BTreeMap<ObjectKey, Object>,
     index: Index,
@@ -85,6 +89,7 @@ impl World {
         match event {
             Event::Apply(object) => self.replace(object.key(), Some(object)),
             Event::Delete(key) => self.replace(key, None),
+            Event::MeshNetworks(networks) => self.set_networks(networks),
             Event::Synced => {
                 self.synced = true;
                 Touched::everything()
@@ -115,6 +120,20 @@ impl World {
             }
         }
         touched
+    }
+
+    /// Every pod is told which networks are the mesh's.
+    fn set_networks(&mut self, named: Vec<IpNet>) -> Touched {
+        let given = self.given_networks.get_or_insert_with(|| self.settings.mesh_networks.clone());
+        // In the order in which they were set; one that lies inside another says nothing more.
+        let mut networks = given.clone();
+        let beside = named.into_iter().filter(|one| !given.iter().any(|all| all.contains(one)));
+        networks.extend(beside);
+        if networks == self.settings.mesh_networks {
+            return Touched::default();
+        }
+        self.settings.mesh_networks = networks;
+        if self.synced { Touched::all_inbound() } else { Touched::default() }
     }
 
     pub fn settings(&self) -> &MeshSettings {

@@ -43,7 +43,7 @@ impl Kubernetes {
         let Kubernetes { cluster, webhook, state } = self;
         let (mut tasks, mut last) = (JoinSet::new(), JoinSet::new());
         last.spawn(cluster.clone().campaign(Arc::clone(metrics), Arc::clone(readiness)));
-        let watched = source::kubernetes::watch(&cluster.client, metrics);
+        let watched = source::kubernetes::watch(&cluster.client, &cluster.reconnects(), metrics);
 
         // The root: for now each replica's own, in the state directory.
         let now = SystemTime::now();

@@ -13,7 +13,7 @@ pub struct KubernetesSettings {
     pub kubernetes: bool,
 
     /// Reach the API server as this file says [default: as the pod's ServiceAccount, or as kubectl would]
-    #[arg(long, value_name = "FILE", env = "GAUZE_KUBECONFIG", requires = "kubernetes")]
+    #[arg(long, value_name = "FILE", env = "GAUZE_KUBECONFIG", conflicts_with = "directory")]
     pub kubeconfig: Option<PathBuf>,
 
     /// The name of the pod that this process runs in (the downward API tells it)
@@ -21,7 +21,7 @@ pub struct KubernetesSettings {
     pub pod_name: Option<String>,
 
     /// Keep the operator's socket in this directory [default: /run/gauze]
-    #[arg(long, value_name = "DIR", env = "GAUZE_STATE_DIRECTORY", requires = "kubernetes")]
+    #[arg(long, value_name = "DIR", env = "GAUZE_STATE_DIRECTORY", conflicts_with = "directory")]
     pub state_directory: Option<PathBuf>,
 
     /// Serve the injection webhook here, over TLS

@@ -1,11 +1,9 @@
 //! One YAML document into an object, or into what is wrong with it.
 
-use std::sync::Arc;
-
 use gauze_model::{Code, Origin};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::understand::{Fault, understand};
 use super::yaml::{self, Content, Node};
 use crate::problem::{Place, Problem};
 use crate::world::{Object, ObjectKey, ObjectKind};
@@ -51,14 +49,8 @@ fn read_one(file: &str, node: &Node) -> Read {
         Ok(key) => key,
         Err(problem) => return Read { place, key: None, object: None, problems: vec![problem] },
     };
-    match document.understand(&key) {
-        Ok((object, problems)) => {
-            // Of our own kinds, a field that has no effect must not look as if it had one.
-            let usable = problems.is_empty() || key.kind != ObjectKind::TrafficPolicy;
-            Read { place, key: Some(key), object: usable.then_some(object), problems }
-        }
-        Err(problem) => Read { place, key: Some(key), object: None, problems: vec![problem] },
-    }
+    let (object, problems) = document.understand(&key);
+    Read { place, key: Some(key), object, problems }
 }
 
 /// A document that may be an object.
@@ -119,23 +111,17 @@ impl<'n> Document<'n> {
         Ok(ObjectKey::new(kind, namespace, name))
     }
 
-    /// The object, and the fields of it that nobody understands.
-    fn understand(mut self, key: &ObjectKey) -> Result<(Object, Vec<Problem>), Problem> {
+    /// The object, if it can be used, and all that is wrong with it.
+    fn understand(mut self, key: &ObjectKey) -> (Option<Object>, Vec<Problem>) {
         self.origin.namespace.clone_from(&key.namespace);
         let mut given = yaml::to_value(self.node);
         if !key.namespace.is_empty() {
             given["metadata"]["namespace"] = key.namespace.clone().into();
         }
-        let object = parse(key.kind, given.clone())
-            .map_err(|(path, message)| self.problem(code_of(&message), &path, message))?;
-        let mut unknown = Vec::new();
-        unknown_fields(&given, &object.to_json(), "", &mut unknown);
-        let problems = unknown.iter().map(|path| {
-            let message = format!("{} has no field `{path}`; correct or remove it", key.kind);
-            self.problem(Code::UNKNOWN_FIELD, path, message)
-        });
-        let problems = problems.collect();
-        Ok((object, problems))
+        let (object, faults) = understand(key.kind, given);
+        let problems =
+            faults.into_iter().map(|Fault { code, path, message }| self.problem(code, &path, message));
+        (object, problems.collect())
     }
 }
 
@@ -174,75 +160,6 @@ fn did_you_mean(kind: &str) -> String {
     meant.map_or_else(String::new, |meant| {
         format!("; write `apiVersion: {}` and `kind: {meant}`", meant.api_version())
     })
-}
-
-fn parse(kind: ObjectKind, value: Value) -> Result<Object, (String, String)> {
-    Ok(match kind {
-        ObjectKind::Namespace => Object::Namespace(typed(value)?),
-        ObjectKind::ServiceAccount => Object::ServiceAccount(typed(value)?),
-        ObjectKind::Pod => Object::Pod(typed(value)?),
-        ObjectKind::Service => Object::Service(typed(value)?),
-        ObjectKind::EndpointSlice => Object::EndpointSlice(typed(value)?),
-        ObjectKind::HttpRoute => Object::HttpRoute(typed(value)?),
-        ObjectKind::GrpcRoute => Object::GrpcRoute(typed(value)?),
-        ObjectKind::TrafficSplit => Object::TrafficSplit(typed(value)?),
-        ObjectKind::TrafficPolicy => Object::TrafficPolicy(typed(value)?),
-    })
-}
-
-/// The object, or the path of the first field that does not fit and why.
-fn typed<T: DeserializeOwned>(value: Value) -> Result<Arc<T>, (String, String)> {
-    serde_path_to_error::deserialize(value).map(Arc::new).map_err(|error| {
-        let path = error.path().to_string();
-        (if path == "." { String::new() } else { path }, error.into_inner().to_string())
-    })
-}
-
-/// serde says in words what went wrong.
-fn code_of(message: &str) -> Code {
-    if message.starts_with("missing field") {
-        Code::MISSING_FIELD
-    } else if message.starts_with("invalid type") {
-        Code::WRONG_TYPE
-    } else {
-        Code::INVALID_VALUE
-    }
-}
-
-/// The fields that were given and were not understood: those that do not come back.
-fn unknown_fields(given: &Value, understood: &Value, path: &str, unknown: &mut Vec<String>) {
-    match (given, understood) {
-        (Value::Object(given), Value::Object(understood)) => {
-            for (name, value) in given {
-                let path = join(path, name);
-                match understood.get(name) {
-                    Some(understood) => unknown_fields(value, understood, &path, unknown),
-                    None if is_empty(value) => {}
-                    None => unknown.push(path),
-                }
-            }
-        }
-        (Value::Array(given), Value::Array(understood)) => {
-            for (index, (given, understood)) in given.iter().zip(understood).enumerate() {
-                unknown_fields(given, understood, &format!("{path}[{index}]"), unknown);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
-/// What may be left out when an object is written.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
 }
 
 #[cfg(test)]

@@ -123,6 +123,21 @@ impl ObjectKind {
         }
     }
 
+    /// Whether a cluster knows it by a CustomResourceDefinition only.
+    pub fn is_custom(self) -> bool {
+        match self {
+            ObjectKind::HttpRoute
+            | ObjectKind::GrpcRoute
+            | ObjectKind::TrafficSplit
+            | ObjectKind::TrafficPolicy => true,
+            ObjectKind::Namespace
+            | ObjectKind::ServiceAccount
+            | ObjectKind::Pod
+            | ObjectKind::Service
+            | ObjectKind::EndpointSlice => false,
+        }
+    }
+
     /// What `apiVersion:` says of this kind, where gauze writes it.
     pub fn api_version(self) -> &'static str {
         match self {

@@ -13,6 +13,8 @@ use crate::world::{Object, ObjectKind, World};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     everything: bool,
+    /// `inbound/…` of every pod.
+    all_inbound: bool,
     /// `inbound/<ns>/<pod>`.
     pods: BTreeSet<(String, String)>,
     /// `routes/<ns>/<service>/…` and `cluster/<ns>/<service>/…`, every port, for every viewer.
@@ -26,8 +28,16 @@ impl Touched {
         Touched { everything: true, ..Touched::default() }
     }
 
+    pub fn all_inbound() -> Touched {
+        Touched { all_inbound: true, ..Touched::default() }
+    }
+
     pub fn is_empty(&self) -> bool {
-        !self.everything && self.pods.is_empty() && self.services.is_empty() && self.addresses.is_empty()
+        !self.everything
+            && !self.all_inbound
+            && self.pods.is_empty()
+            && self.services.is_empty()
+            && self.addresses.is_empty()
     }
 
     pub fn contains(&self, name: &Name) -> bool {
@@ -35,7 +45,9 @@ impl Touched {
             return true;
         }
         match name {
-            Name::Inbound { namespace, pod } => self.pods.contains(&(namespace.clone(), pod.clone())),
+            Name::Inbound { namespace, pod } => {
+                self.all_inbound || self.pods.contains(&(namespace.clone(), pod.clone()))
+            }
             Name::Outbound { address, .. } | Name::Pod(address) => self.addresses.contains(&address.ip()),
             Name::Routes { service, .. } | Name::Cluster(service) => {
                 self.services.contains(&(service.namespace.clone(), service.service.clone()))
@@ -46,6 +58,7 @@ impl Touched {
     /// Adds what another change touched.
     pub fn extend(&mut self, other: Touched) {
         self.everything |= other.everything;
+        self.all_inbound |= other.all_inbound;
         self.pods.extend(other.pods);
         self.services.extend(other.services);
         self.addresses.extend(other.addresses);

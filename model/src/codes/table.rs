@@ -59,6 +59,12 @@ CHANGE_NOT_SEEN 1010, "The directory cannot be watched",
 ENDPOINT_WITHOUT_POD 1011, "An endpoint names a pod that is not there",
     "The EndpointSlice refers to a Pod that is not known, has ended, or has another address. It is not used: whether it must be dialled with mesh TLS is not known.",
     "In a cluster this heals by itself. In a directory, write the Pod with its address in `status.podIPs`, or remove the endpoint's `targetRef` if it is not a pod.";
+API_SERVER_AWAY 1012, "The Kubernetes API server cannot be reached",
+    "No object can be watched. The control plane goes on with what it last read: endpoints and routes that change meanwhile are not seen, and pods that start meanwhile get no identity.",
+    "Look whether the API server runs, and whether a network policy or firewall stands between. What was missed is read at once when it is back.";
+KIND_NOT_WATCHED 1013, "Objects of one kind cannot be watched",
+    "The API server refuses the watch, or breaks it off again and again. What was last read of this kind stays in force; at start the control plane waits for it.",
+    "The message names the reason. If it is `forbidden`, compare the ClusterRole with that of the chart.";
 
 // M11: first contact and certificates.
 TOKEN_MISSING 1101, "A certificate was asked for without a token",

@@ -126,6 +126,7 @@ async fn next(updates: &mut mpsc::Receiver<Update>) -> Vec<String> {
     let event = |event: &Event| match event {
         Event::Apply(object) => format!("apply {}", object.to_json()["spec"]["ports"][0]["port"]),
         Event::Delete(key) => format!("delete {}", key.name),
+        Event::MeshNetworks(networks) => format!("networks {networks:?}"),
         Event::Synced => "synced".to_owned(),
     };
     update.events.iter().map(event).collect()
