@@ -3,14 +3,18 @@
 
 pub mod decide; // which rule decides, and how
 pub mod finding; // what is said to the user
+mod pod; // the pod with our sidecar
+mod probes; // what the sidecar asks in kubelet's place
 pub mod quantity; // amounts of CPU and memory
 pub mod settings; // what the operator sets
+mod sidecar; // what is put into a pod
 pub mod wishes; // the annotations of the pod
 
 use k8s_openapi::api::core::v1::Container;
 
 pub use decide::{Action, Asked, Decision, Rule, decide};
 pub use finding::Finding;
+pub use pod::inject;
 pub use settings::{InjectionSettings, Injector};
 pub use wishes::Wishes;
 

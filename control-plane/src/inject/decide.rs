@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec};
 
 use super::settings::Injector;
 use super::wishes::{self, Wishes};
-use super::{Finding, INJECT, OWN_PORTS, PROXY_USER, REDIRECT, SIDECAR, VOLUMES, is_ours};
+use super::{Finding, INJECT, OWN_PORTS, PROXY_USER, REDIRECT, SIDECAR, VOLUMES, is_ours, probes};
 
 /// Namespaces that the cluster itself lives in; the control plane's own is one more.
 const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -112,6 +112,7 @@ fn consider(
     warnings.extend(wishes::unknown_keys(&pod.metadata));
     warnings.extend(processes_shared(spec));
     warnings.extend(cluster_dns_unused(spec));
+    warnings.extend(probe_ports_unknown(spec));
     Ok((asked, wishes))
 }
 
@@ -245,6 +246,15 @@ fn cluster_dns_unused(spec: &PodSpec) -> Option<Finding> {
     let message =
         format!("spec.dnsPolicy: with `{policy}` the proxy may not find the control plane by its name");
     Some(Finding::new(Code::CLUSTER_DNS_UNUSED, message))
+}
+
+fn probe_ports_unknown(spec: &PodSpec) -> Vec<Finding> {
+    let unknown = containers(spec).flat_map(|(path, container)| {
+        probes::unknown_ports(container).into_iter().map(move |(field, name)| {
+            format!("{path}.{field}: container `{}` declares no port `{name}`", container.name)
+        })
+    });
+    unknown.map(|message| Finding::new(Code::PROBE_PORT_UNKNOWN, message)).collect()
 }
 
 impl Rule {
