@@ -9,6 +9,7 @@ pub mod quantity; // amounts of CPU and memory
 pub mod settings; // what the operator sets
 mod sidecar; // what is put into a pod
 pub mod wishes; // the annotations of the pod
+mod word; // what nobody can guess
 
 use k8s_openapi::api::core::v1::Container;
 
@@ -17,6 +18,7 @@ pub use finding::Finding;
 pub use pod::inject;
 pub use settings::{InjectionSettings, Injector};
 pub use wishes::Wishes;
+pub use word::random_word;
 
 /// What comes before the name of each of our labels and annotations.
 pub const PREFIX: &str = "gauze.dev/";

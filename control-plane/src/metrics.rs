@@ -41,6 +41,8 @@ pub struct Metrics {
     pub handshakes_failed: IntCounterVec,
     pub workload_tokens: IntGauge,
     pub leader: IntGauge,
+    /// By what was done: `injected`, `left`, `refused`, `failed`.
+    pub admissions: IntCounterVec,
     /// By kind of object.
     pub watched_objects: IntGaugeVec,
     /// By kind of object.
@@ -118,6 +120,7 @@ impl Metrics {
                 "workload_tokens",
                 "Workload tokens kept for the pods of the directory",
             )?,
+            admissions: counters(r, "admissions_total", "Pods reviewed by the injection webhook", "action")?,
             leader: gauge(r, "leader", "1 when this replica leads")?,
             watched_objects: gauges(r, "watched_objects", "Objects known from the API server", "kind")?,
             watch_events: counters(r, "watch_events_total", "Objects received from the API server", "kind")?,

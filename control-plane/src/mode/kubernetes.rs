@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::{Prepared, Shared, read_all};
 use crate::authority::Authority;
 use crate::cluster::Cluster;
+use crate::cluster::webhook::Webhook;
 use crate::port::OwnCertificate;
 use crate::readiness::Unready;
 use crate::state::StateDirectory;
@@ -64,8 +65,8 @@ impl Kubernetes {
         token_files.keep(&tokens, Workload::meshed(&push.world()), SystemTime::now());
         tasks.spawn(tokens::keep(token_files, Arc::clone(&tokens), Arc::clone(push), Arc::clone(metrics)));
 
-        // The injection webhook is served here; until then the port only stays bound.
-        drop(webhook);
+        let injection = Webhook { settings: settings.clone(), push: push.clone(), metrics: metrics.clone() };
+        last.spawn(injection.serve(webhook, Arc::clone(&own), Arc::clone(readiness)));
         Ok(Prepared { authority, tokens, own, updates, tasks, last })
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::inject::InjectionSettings;
+
 /// Settings of Kubernetes mode (`--kubernetes`).
 #[derive(Clone, Debug, Args)]
 pub struct KubernetesSettings {
@@ -39,6 +41,9 @@ pub struct KubernetesSettings {
     /// Never make a root: the Secret is somebody else's to create
     #[arg(long, env = "GAUZE_ROOT_SECRET_EXISTS")]
     pub root_secret_exists: bool,
+
+    #[command(flatten)]
+    pub injection: InjectionSettings,
 }
 
 /// Where the socket lies unless told otherwise.

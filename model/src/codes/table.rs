@@ -146,6 +146,15 @@ CLUSTER_DNS_UNUSED 2010, "The sidecar may not find the control plane by name",
 PROBE_PORT_UNKNOWN 2011, "A probe or hook names a port that its container does not declare",
     "The port is a name, and no port of the container has it, so neither kubelet nor gauze knows what to ask. It is left as it is, and kubelet reports the failure.",
     "Correct the name, or write the number of the port.";
+ADMISSION_UNREADABLE 2012, "The injection webhook was asked something that it cannot read",
+    "What came is no AdmissionReview of version v1 about a pod that is created. The API server treats it as a failure of the webhook.",
+    "Compare the MutatingWebhookConfiguration with the chart's: rules, `admissionReviewVersions` and paths.";
+TRUST_NOT_WRITTEN 2013, "The namespace of the pod could not be given the roots of the mesh",
+    "The pod was injected, and ConfigMap `gauze-trust`, which its sidecar mounts, could not be written just now. The pod waits in ContainerCreating until it is there.",
+    "Nothing at first: the leader writes it too. If it stays, the control plane's log names the reason, usually a permission or a quota.";
+BUNDLE_NOT_WRITTEN 2014, "The API server cannot be told by whom it knows the webhook",
+    "The `caBundle` of the MutatingWebhookConfiguration could not be read or written. Until it is there, pods that ask for a sidecar are refused.",
+    "The message names the reason: the object is missing (install the chart), has another name (`--webhook-configuration`), or may not be changed (RBAC).";
 
 // M30: a request that cannot be sent on.
 NO_ROUTE 3001 => "NR" 404, "No route matches the request",
