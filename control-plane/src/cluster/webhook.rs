@@ -49,17 +49,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers the API server.
 #[derive(Clone)]
-pub struct Webhook {
-    pub settings: Arc<Settings>,
-    pub push: Arc<Push>,
-    pub metrics: Arc<Metrics>,
+pub(crate) struct Webhook {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) push: Arc<Push>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 impl Webhook {
     /// Serves until the process stops; requests in flight are answered.
-    pub async fn serve(self, listener: TcpListener, own: Arc<OwnCertificate>, readiness: Arc<Readiness>) {
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        own: Arc<OwnCertificate>,
+        readiness: Arc<Readiness>,
+    ) {
         let config = match tls(own) {
             Ok(config) => config,
             Err(error) => return warn!(%error, "the injection webhook cannot be served"),

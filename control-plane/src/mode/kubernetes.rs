@@ -8,11 +8,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{Prepared, Shared, read_all};
-use crate::authority::Authority;
-use crate::cluster::Cluster;
+use crate::authority::{Authority, Subject};
 use crate::cluster::webhook::Webhook;
+use crate::cluster::{Cluster, bundle};
 use crate::port::OwnCertificate;
 use crate::readiness::Unready;
+use crate::settings::Settings;
 use crate::state::StateDirectory;
 use crate::tokens::{self, TokenFiles, Tokens};
 use crate::workload::Workload;
@@ -65,8 +66,22 @@ impl Kubernetes {
         token_files.keep(&tokens, Workload::meshed(&push.world()), SystemTime::now());
         tasks.spawn(tokens::keep(token_files, Arc::clone(&tokens), Arc::clone(push), Arc::clone(metrics)));
 
+        // Pods that ask for a sidecar.
+        let names = Subject::Server(webhook_names(settings));
+        let leaf = OwnCertificate::issue(Arc::clone(&authority), names, Arc::clone(metrics))?;
+        tasks.spawn(Arc::clone(&leaf).keep());
+        let configuration = settings.kubernetes.webhook_configuration.clone();
+        tasks.spawn(bundle::keep(cluster.clone(), configuration, authority.roots().to_owned()));
         let injection = Webhook { settings: settings.clone(), push: push.clone(), metrics: metrics.clone() };
-        last.spawn(injection.serve(webhook, Arc::clone(&own), Arc::clone(readiness)));
+        last.spawn(injection.serve(webhook, leaf, Arc::clone(readiness)));
         Ok(Prepared { authority, tokens, own, updates, tasks, last })
     }
+}
+
+/// By which names the API server knows the webhook: its Service's, and those of the settings.
+fn webhook_names(settings: &Settings) -> Vec<String> {
+    let service = format!("gauze-control-plane.{}.svc", settings.system_namespace);
+    let mut names = vec![format!("{service}.cluster.local"), service];
+    names.extend(settings.kubernetes.webhook_names.iter().cloned());
+    names
 }

@@ -30,6 +30,10 @@ pub struct KubernetesSettings {
     #[arg(long, value_name = "IP:PORT", env = "GAUZE_WEBHOOK_LISTEN", default_value = "[::]:15017")]
     pub webhook_listen: SocketAddr,
 
+    /// Further DNS names of the webhook, for an API server that reaches it by URL and not by its Service
+    #[arg(long, value_name = "NAME,…", env = "GAUZE_WEBHOOK_NAMES", value_delimiter = ',')]
+    pub webhook_names: Vec<String>,
+
     /// The MutatingWebhookConfiguration whose caBundle is kept up to date
     #[arg(long, value_name = "NAME", env = "GAUZE_WEBHOOK_CONFIGURATION", default_value = "gauze-injector")]
     pub webhook_configuration: String,
