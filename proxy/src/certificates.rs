@@ -2,9 +2,10 @@
 //! control plane's authority, for the workload token. It is renewed at half of its life with a new key;
 //! connections that are open keep what they began with.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gauze_model::{Code, SpiffeId};
 use gauze_xds::certificate::{CREATE_CERTIFICATE, CertificateRequest, CertificateResponse};
@@ -60,8 +61,8 @@ pub enum CertificateError {
 /// How often the file of the roots is looked at.
 const ROOTS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A request for a certificate ends after this time.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request for a certificate ends after this time, and the next one may begin.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Size of a file that we read, and of an answer, in bytes.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -98,6 +99,7 @@ impl Certificates {
     async fn renew(&self) {
         let (mut backoff, mut complaint) = (retry(None), Complaint::default());
         loop {
+            let begun = Instant::now();
             let pause = match self.replace().await {
                 Ok(life) => {
                     tracing::info!(identity = %self.identity, life_s = life.as_secs(), "certificate received");
@@ -108,7 +110,8 @@ impl Certificates {
                 Err(error) => {
                     self.metrics.certificate_failures.inc();
                     self.complain(&error, &mut complaint);
-                    backoff.pause(fastrand::f64())
+                    // From beginning to beginning: a control plane that is back is found within 5 s.
+                    backoff.pause(fastrand::f64()).saturating_sub(begun.elapsed())
                 }
             };
             tokio::time::sleep(pause).await;
@@ -219,10 +222,11 @@ impl Files {
         Ok(bearer)
     }
 
-    /// What changes when the file of the roots is replaced or written to.
-    fn stamp(&self) -> Option<(SystemTime, u64)> {
+    /// What changes when the file of the roots is written to, or replaced: kubelet writes all files of a
+    /// projected volume anew into another directory, and turns the link to it.
+    fn stamp(&self) -> Option<(u64, SystemTime, u64)> {
         let file = std::fs::metadata(&self.trust_roots).ok()?;
-        Some((file.modified().ok()?, file.len()))
+        Some((file.ino(), file.modified().ok()?, file.len()))
     }
 }
 
@@ -366,5 +370,26 @@ mod tests {
         std::fs::write(&path, "nothing").expect("written");
         assert!(error(&files).contains("roots.pem: holds no certificate"), "{}", error(&files));
         assert!(files.bearer().is_ok_and(|bearer| bearer.is_sensitive() && bearer == "Bearer nothing"));
+    }
+
+    #[test]
+    fn what_kubelet_replaces_is_seen_and_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (root, link) = (directory.path(), directory.path().join("..data"));
+        let files = Files { trust_roots: root.join("roots.pem"), token: root.join("token") };
+        let mut stamps = Vec::new();
+        for version in ["1", "2"] {
+            std::fs::create_dir(root.join(version)).expect("a new folder");
+            for file in ["roots.pem", "token"] {
+                std::fs::write(root.join(version).join(file), version).expect("written");
+                let _ = std::os::unix::fs::symlink(format!("..data/{file}"), root.join(file));
+            }
+            std::os::unix::fs::symlink(version, root.join("..data_tmp")).expect("a link");
+            std::fs::rename(root.join("..data_tmp"), &link).expect("turned");
+            stamps.push(files.stamp().expect("it is there"));
+            let bearer = files.bearer().expect("a token");
+            assert_eq!(bearer, format!("Bearer {version}").as_str());
+        }
+        assert_ne!(stamps[0], stamps[1]);
     }
 }

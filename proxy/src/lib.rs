@@ -36,6 +36,7 @@ pub mod config; // what the data path knows
 pub mod control_plane; // how the control plane is dialled
 pub mod metrics; // every number that the proxy shows
 pub mod probe; // kubelet's questions to the app, asked by us
+pub mod process; // what the kernel allows this process
 pub mod record; // the facts of one request
 pub mod redirect; // the init step that brings a pod's TCP here
 pub mod self_check; // whether the redirect rules are in force
@@ -109,6 +110,7 @@ where
 
 fn run_until_told(settings: Settings) -> anyhow::Result<()> {
     let log_level = trace::start(&settings.observing.log_level)?;
+    process::prepare();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let told = told_to_end()?;
