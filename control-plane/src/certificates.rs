@@ -1,6 +1,7 @@
 //! Istio's `CreateCertificate`: a token says who asks, the world says whether that pod exists, and the
 //! authority signs the public key of the request for that identity.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,15 +13,16 @@ use tracing::{info, warn};
 
 use crate::authority::{Authority, RequestError};
 use crate::metrics::Metrics;
+use crate::port::door::Peer;
 use crate::push::Push;
-use crate::tokens::{TokenError, Tokens};
+use crate::tokens::{TokenCheck, TokenError};
 use crate::workload::Workload;
 
 /// Issues certificates.
 #[derive(Clone)]
 pub struct Certificates {
     pub authority: Arc<Authority>,
-    pub tokens: Arc<Tokens>,
+    pub tokens: TokenCheck,
     pub push: Arc<Push>,
     pub metrics: Arc<Metrics>,
     /// Who this control plane is: signed for itself only.
@@ -36,6 +38,8 @@ enum Refused {
     Token(#[from] TokenError),
     #[error("no pod {0} of ServiceAccount {sa} is known", sa = .0.service_account)]
     PodUnknown(Workload),
+    #[error("pod {0} has no sidecar of gauze, so it is not in the mesh")]
+    NotMeshed(Workload),
     #[error("{0} is the control plane's own identity, which no pod gets")]
     Reserved(SpiffeId),
     #[error(transparent)]
@@ -51,8 +55,11 @@ impl Certificates {
         self,
         request: Request<CertificateRequest>,
     ) -> Result<Response<CertificateResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        match self.issue(&metadata, &request) {
+        let (metadata, extensions, request) = request.into_parts();
+        let client = extensions.get::<Peer>().map(|peer| peer.address.ip());
+        // Every connection has one; without, all share one turn.
+        let client = client.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        match self.issue(&metadata, &request, client).await {
             Ok(cert_chain) => {
                 self.metrics.certificates_issued.inc();
                 Ok(Response::new(CertificateResponse { cert_chain }))
@@ -66,20 +73,35 @@ impl Certificates {
         }
     }
 
-    fn issue(&self, metadata: &MetadataMap, request: &CertificateRequest) -> Result<Vec<String>, Refused> {
-        let workload = self.tokens.verify(bearer(metadata)?)?;
-        if !workload.exists_in(&self.push.world()) {
-            return Err(Refused::PodUnknown(workload));
-        }
-        let id = workload.identity(&self.own.trust_domain);
-        if id == self.own {
-            return Err(Refused::Reserved(id));
-        }
+    async fn issue(
+        &self,
+        metadata: &MetadataMap,
+        request: &CertificateRequest,
+        client: IpAddr,
+    ) -> Result<Vec<String>, Refused> {
+        let workload = self.tokens.verify(bearer(metadata)?, client).await?;
+        let id = self.admit(&workload)?;
         let life = u64::try_from(request.validity_duration).ok().filter(|seconds| *seconds > 0);
         let life = life.map(Duration::from_secs);
         let chain = self.authority.sign(&request.csr, &id, life, SystemTime::now())?;
         info!(%id, pod = %workload, "issued a certificate");
         Ok(chain)
+    }
+
+    /// Who the holder of a good token is in the mesh.
+    fn admit(&self, workload: &Workload) -> Result<SpiffeId, Refused> {
+        let world = self.push.world();
+        if !workload.exists_in(&world) {
+            return Err(Refused::PodUnknown(workload.clone()));
+        }
+        let id = workload.identity(&self.own.trust_domain);
+        if id == self.own {
+            return Err(Refused::Reserved(id));
+        }
+        if !workload.is_meshed_in(&world) {
+            return Err(Refused::NotMeshed(workload.clone()));
+        }
+        Ok(id)
     }
 }
 
@@ -92,7 +114,9 @@ impl Refused {
     fn code(&self) -> Code {
         match self {
             Refused::TokenMissing => Code::TOKEN_MISSING,
+            Refused::Token(TokenError::NotReviewed(_)) => Code::TOKEN_NOT_REVIEWED,
             Refused::Token(_) | Refused::Reserved(_) => Code::TOKEN_REFUSED,
+            Refused::NotMeshed(_) => Code::TOKEN_POD_NOT_MESHED,
             Refused::PodUnknown(_) => Code::TOKEN_POD_UNKNOWN,
             Refused::Request(RequestError::Signing(_)) => Code::AUTHORITY_UNAVAILABLE,
             Refused::Request(_) => Code::REQUEST_FOR_CERTIFICATE_REFUSED,
@@ -103,8 +127,12 @@ impl Refused {
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Status {
         let status = match &refused {
+            Refused::Token(TokenError::NotReviewed(_)) => tonic::Code::Unavailable,
+            Refused::Token(TokenError::TooMany) => tonic::Code::ResourceExhausted,
             Refused::TokenMissing | Refused::Token(_) => tonic::Code::Unauthenticated,
-            Refused::PodUnknown(_) | Refused::Reserved(_) => tonic::Code::PermissionDenied,
+            Refused::PodUnknown(_) | Refused::NotMeshed(_) | Refused::Reserved(_) => {
+                tonic::Code::PermissionDenied
+            }
             Refused::Request(RequestError::Signing(_)) => tonic::Code::Internal,
             Refused::Request(_) => tonic::Code::InvalidArgument,
         };

@@ -10,6 +10,7 @@ use crate::settings::Settings;
 pub(crate) mod bundle; // by whom the API server knows our webhook
 mod leader; // one replica of several
 mod lease; // a Lease, and when it may be taken
+pub mod review; // the API server's verdict on a token
 pub(crate) mod webhook; // pods that ask for a sidecar
 
 /// A connection to the API server, and who we are there. A clone shares both.

@@ -18,7 +18,7 @@ use crate::push::Push;
 use crate::readiness::{Readiness, Unready};
 use crate::settings::Settings;
 use crate::source::Update;
-use crate::tokens::Tokens;
+use crate::tokens::TokenCheck;
 
 pub(crate) use kubernetes::Kubernetes;
 
@@ -40,7 +40,7 @@ pub(crate) enum Mode {
 /// All that serving needs.
 pub(crate) struct Prepared {
     pub(crate) authority: Arc<Authority>,
-    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) tokens: TokenCheck,
     /// The TLS port's own leaf.
     pub(crate) own: Arc<OwnCertificate>,
     /// What changes from now on.

@@ -49,6 +49,11 @@ impl Workload {
         Workload::find(world, &self.namespace, &self.pod).as_ref() == Some(self)
     }
 
+    /// Whether the pod of this name holds our sidecar.
+    pub fn is_meshed_in(&self, world: &World) -> bool {
+        world.pod(&self.namespace, &self.pod).is_some_and(|pod| translate::is_meshed(pod))
+    }
+
     /// Whether both are the pod of this name, or one that took its name.
     pub fn is_same_pod(&self, other: &Workload) -> bool {
         (&self.namespace, &self.pod) == (&other.namespace, &other.pod)

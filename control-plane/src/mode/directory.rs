@@ -14,7 +14,7 @@ use crate::port::OwnCertificate;
 use crate::readiness::Unready;
 use crate::source;
 use crate::state::StateDirectory;
-use crate::tokens::{self, TokenFiles, Tokens};
+use crate::tokens::{self, TokenCheck, TokenFiles, Tokens};
 use crate::workload::Workload;
 
 pub(super) async fn prepare(directory: &Path, shared: &Shared) -> anyhow::Result<Prepared> {
@@ -37,5 +37,6 @@ pub(super) async fn prepare(directory: &Path, shared: &Shared) -> anyhow::Result
 
     let mut tasks = JoinSet::new();
     tasks.spawn(tokens::keep(token_files, Arc::clone(&tokens), Arc::clone(push), Arc::clone(metrics)));
+    let tokens = TokenCheck::Own(tokens);
     Ok(Prepared { authority, tokens, own, updates, tasks, last: JoinSet::new() })
 }

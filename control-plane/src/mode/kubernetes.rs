@@ -9,14 +9,14 @@ use tokio::task::JoinSet;
 
 use super::{Prepared, Shared, read_all};
 use crate::authority::{Authority, Subject};
+use crate::cluster::review::Reviewer;
 use crate::cluster::webhook::Webhook;
 use crate::cluster::{Cluster, bundle};
 use crate::port::OwnCertificate;
 use crate::readiness::Unready;
 use crate::settings::Settings;
 use crate::state::StateDirectory;
-use crate::tokens::{self, TokenFiles, Tokens};
-use crate::workload::Workload;
+use crate::tokens::TokenCheck;
 use crate::{bind, own_identity, source};
 
 pub(crate) struct Kubernetes {
@@ -60,11 +60,7 @@ impl Kubernetes {
 
         let updates = read_all(watched, shared).await?;
 
-        // Tokens: for now our own, as in a directory.
-        let tokens = Arc::new(Tokens::open(&state)?);
-        let mut token_files = TokenFiles::open(&state)?;
-        token_files.keep(&tokens, Workload::meshed(&push.world()), SystemTime::now());
-        tasks.spawn(tokens::keep(token_files, Arc::clone(&tokens), Arc::clone(push), Arc::clone(metrics)));
+        let tokens = TokenCheck::Review(Arc::new(Reviewer::new(cluster.client.clone())));
 
         // Pods that ask for a sidecar.
         let names = Subject::Server(webhook_names(settings));

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{LIFE, Tokens};
+use super::own::{LIFE, Tokens};
 use crate::metrics::Metrics;
 use crate::push::Push;
 use crate::state::{self, StateDirectory, StateError};
@@ -108,7 +108,7 @@ fn file_name(workload: &Workload) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokens::tests::{tokens, web};
+    use crate::tokens::own::tests::{tokens, web};
 
     #[test]
     fn files_follow_the_pods_and_are_renewed_at_half_of_their_life() {

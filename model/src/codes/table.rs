@@ -85,6 +85,18 @@ AUTHORITY_UNAVAILABLE 1105, "The authority issues no certificate",
 ROOT_UNREADABLE 1106, "The root key or certificate cannot be read",
     "The files of the root are damaged, do not fit each other, or may not be read. No other root is made in their place, since all certificates in use chain to this one.",
     "Restore the files from a backup; only where no proxy runs any more, remove both and let a new root be made.";
+TOKEN_NOT_REVIEWED 1107, "The API server cannot be asked about a token",
+    "Whether a token is good is for the API server to say (TokenReview). It cannot be reached, does not answer in time, or does not let the control plane ask. No certificate is issued meanwhile; those that were issued stay valid.",
+    "Nothing if the API server is away: the proxy asks again. Otherwise look whether the control plane's ServiceAccount may `create tokenreviews.authentication.k8s.io`.";
+TOKEN_POD_NOT_MESHED 1108, "The token is for a pod without sidecar",
+    "The token is good, but its pod does not hold our sidecar (the init container `gauze-proxy` with `restartPolicy: Always`). Only pods of the mesh get an identity in it.",
+    "Let the pod be injected: label it, or its namespace, `gauze.dev/inject: enabled`, and restart it.";
+ROOT_SECRET_UNUSABLE 1109, "The Secret of the root cannot be used",
+    "The Secret has no `tls.crt` or `tls.key`, they do not fit each other, have expired, or the certificate is not one of an authority. No other root is made in its place, since all certificates in use chain to it. The control plane is not ready and looks again every few seconds.",
+    "Correct the Secret that the message names, or restore it from a backup; only where no proxy runs any more, delete it and let a new root be made.";
+ROOT_SECRET_MISSING 1110, "The Secret of the root is not there",
+    "The control plane was told that the Secret exists (`--root-secret-exists`), so it makes none; or it waits for the leading replica to make it; or it may not read it.",
+    "Create the Secret (type `kubernetes.io/tls`, keys `tls.crt` and `tls.key`) under the name in the message, or let gauze make one. If the message says `forbidden`, compare the control plane's Role with the chart's.";
 
 // M12: the wire between control plane and proxies.
 POD_REFUSED 1201, "A proxy claims to be a pod that is not its own",
