@@ -8,8 +8,10 @@ use tokio::sync::watch;
 use crate::settings::Settings;
 
 pub(crate) mod bundle; // by whom the API server knows our webhook
+pub(crate) mod freshness; // whether our objects are old
 mod leader; // one replica of several
 mod lease; // a Lease, and when it may be taken
+pub(crate) mod peers; // what other replicas say
 pub mod review; // the API server's verdict on a token
 pub(crate) mod webhook; // pods that ask for a sidecar
 
@@ -54,6 +56,11 @@ impl Cluster {
     /// Changes whenever all watches must be opened anew.
     pub(crate) fn reconnects(&self) -> watch::Receiver<u64> {
         self.reconnects.subscribe()
+    }
+
+    /// Lets all watches be opened anew.
+    pub(crate) fn reconnect(&self) {
+        self.reconnects.send_modify(|count| *count += 1);
     }
 
     /// Whether this replica leads; at most one does. It turns false before another can take over.

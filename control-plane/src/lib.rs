@@ -149,11 +149,12 @@ impl ControlPlane {
         let known_authority = admin.authority.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(admin.serve(self.socket, self.metrics_port));
+        let port = self.grpc.local_addr()?.port();
         let prepared = tokio::select! {
-            prepared = self.mode.prepare(&self.shared) => prepared?,
+            prepared = self.mode.prepare(&self.shared, port) => prepared?,
             () = &mut shutdown => return Ok(()),
         };
-        let Prepared { authority, tokens, own, updates, tasks: mut beside, last } = prepared;
+        let Prepared { authority, tokens, own, fresh, updates, tasks: mut beside, last } = prepared;
         let _ = known_authority.set(authority.clone());
 
         let own_id = own_identity(&settings);
@@ -164,6 +165,7 @@ impl ControlPlane {
         let services = Services {
             ads: Ads { push: push.clone(), metrics: metrics.clone(), readiness: readiness.clone() },
             certificates: Certificates { authority, tokens, push: push.clone(), metrics, own: own_id },
+            fresh,
         };
         let stopping = readiness.clone();
         let stopped = async move {

@@ -52,6 +52,8 @@ pub struct Metrics {
     /// By kind of object.
     pub watch_restarts: IntCounterVec,
     pub watches_failing: IntGauge,
+    pub api_server_lag: Gauge,
+    pub api_server_away: IntGauge,
 }
 
 impl Default for Metrics {
@@ -136,6 +138,14 @@ impl Metrics {
                 "Times that all objects of a kind were read anew, because a watch had expired",
                 "kind",
             )?,
+            api_server_lag: registered(
+                r,
+                Gauge::with_opts(opts(
+                    "api_server_lag_seconds",
+                    "Age of the youngest renewal of this replica's Lease that came back by watch",
+                ))?,
+            )?,
+            api_server_away: gauge(r, "api_server_away", "1 when no replica sees the API server")?,
             watches_failing: gauge(r, "watches_failing", "Kinds of object that cannot be watched now")?,
             registry,
         })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::authority::Authority;
@@ -43,6 +43,8 @@ pub(crate) struct Prepared {
     pub(crate) tokens: TokenCheck,
     /// The TLS port's own leaf.
     pub(crate) own: Arc<OwnCertificate>,
+    /// Whether the objects are fresh, as other replicas are told.
+    pub(crate) fresh: Option<watch::Receiver<bool>>,
     /// What changes from now on.
     pub(crate) updates: mpsc::Receiver<Update>,
     /// What goes on beside serving, until the process ends.
@@ -63,14 +65,14 @@ impl Mode {
         })
     }
 
-    /// Waits until all objects are read and the root is at hand.
+    /// Waits until all objects are read and the root is at hand. `port` is where we, and so all replicas, serve.
     ///
     /// # Errors
     /// There will never be a root.
-    pub(crate) async fn prepare(self, shared: &Shared) -> anyhow::Result<Prepared> {
+    pub(crate) async fn prepare(self, shared: &Shared, port: u16) -> anyhow::Result<Prepared> {
         match self {
             Mode::Directory(prepared) => Ok(*prepared),
-            Mode::Kubernetes(kubernetes) => kubernetes.prepare(shared).await,
+            Mode::Kubernetes(kubernetes) => kubernetes.prepare(shared, port).await,
         }
     }
 }

@@ -10,10 +10,12 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use gauze_xds::certificate::CREATE_CERTIFICATE;
+use http::StatusCode;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -26,8 +28,9 @@ use tracing::warn;
 use crate::ads::{Ads, DELTA};
 use crate::authority::{Authority, Subject};
 use crate::certificates::Certificates;
+use crate::cluster::peers;
 use crate::metrics::Metrics;
-use door::Connection;
+use door::{Connection, Peer};
 
 /// HTTP/2 streams of one connection.
 const STREAMS_MAX: u32 = 16;
@@ -48,6 +51,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Services {
     pub ads: Ads,
     pub certificates: Certificates,
+    /// Whether our objects are fresh, for other replicas; a directory has none.
+    pub fresh: Option<watch::Receiver<bool>>,
 }
 
 impl Services {
@@ -84,11 +89,30 @@ impl Services {
                 let create = service_fn(|request| self.certificates.clone().create(request));
                 grpc(CERTIFICATE_REQUEST_SIZE_MAX).unary(create, request).await
             }
+            peers::PATH => self.say_whether_fresh(&request),
             path => tonic::Status::unimplemented(format!(
                 "{path} is not served here; {DELTA} and {CREATE_CERTIFICATE} are"
             ))
             .into_http(),
         }
+    }
+}
+
+impl Services {
+    /// Only to another replica.
+    fn say_whether_fresh(&self, request: &http::Request<Body>) -> http::Response<Body> {
+        let asks = request.extensions().get::<Peer>().and_then(|peer| peer.identity.as_ref());
+        let status = match &self.fresh {
+            Some(fresh) if asks == Some(&self.certificates.own) => match *fresh.borrow() {
+                true => StatusCode::OK,
+                false => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            Some(_) => StatusCode::FORBIDDEN,
+            None => StatusCode::NOT_FOUND,
+        };
+        let mut answer = http::Response::new(Body::empty());
+        *answer.status_mut() = status;
+        answer
     }
 }
 

@@ -26,6 +26,7 @@ use crate::world::World;
 
 pub use check::check;
 pub(crate) use judge::{Judgement, judge};
+pub(crate) use pods::addresses;
 pub(crate) use pods::is_strictness;
 pub use pods::{identity, is_meshed};
 

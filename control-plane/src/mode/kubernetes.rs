@@ -9,6 +9,8 @@ use tokio::task::JoinSet;
 
 use super::{Prepared, Shared, read_all};
 use crate::authority::{Authority, Subject};
+use crate::cluster::freshness::Freshness;
+use crate::cluster::peers::Peers;
 use crate::cluster::review::Reviewer;
 use crate::cluster::webhook::Webhook;
 use crate::cluster::{Cluster, bundle};
@@ -40,7 +42,7 @@ impl Kubernetes {
     }
 
     /// In this order: who leads (somebody must make the root), the root, the objects.
-    pub(super) async fn prepare(self, shared: &Shared) -> anyhow::Result<Prepared> {
+    pub(super) async fn prepare(self, shared: &Shared, port: u16) -> anyhow::Result<Prepared> {
         let Shared { settings, push, metrics, readiness } = shared;
         let Kubernetes { cluster, webhook, state } = self;
         let (mut tasks, mut last) = (JoinSet::new(), JoinSet::new());
@@ -62,6 +64,12 @@ impl Kubernetes {
 
         let tokens = TokenCheck::Review(Arc::new(Reviewer::new(cluster.client.clone())));
 
+        let ourselves = (cluster.namespace.as_str(), cluster.pod.as_str());
+        let peers = Peers::new(authority.root(), Arc::clone(&own), own_identity(settings), ourselves, port)?;
+        let freshness = Freshness::new(cluster.clone(), shared.clone(), peers);
+        let fresh = Some(freshness.answer());
+        tasks.spawn(freshness.keep());
+
         // Pods that ask for a sidecar.
         let names = Subject::Server(webhook_names(settings));
         let leaf = OwnCertificate::issue(Arc::clone(&authority), names, Arc::clone(metrics))?;
@@ -70,7 +78,7 @@ impl Kubernetes {
         tasks.spawn(bundle::keep(cluster.clone(), configuration, authority.roots().to_owned()));
         let injection = Webhook { settings: settings.clone(), push: push.clone(), metrics: metrics.clone() };
         last.spawn(injection.serve(webhook, leaf, Arc::clone(readiness)));
-        Ok(Prepared { authority, tokens, own, updates, tasks, last })
+        Ok(Prepared { authority, tokens, own, fresh, updates, tasks, last })
     }
 }
 

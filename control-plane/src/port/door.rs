@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use gauze_model::SpiffeId;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -119,9 +120,13 @@ impl Door {
     }
 }
 
-/// The client's identity: its leaf, which was verified, must name exactly one, and of our trust domain.
+/// The client's identity: its leaf was verified.
 fn identity(stream: &TlsStream<TcpStream>, trust_domain: &str) -> Option<SpiffeId> {
-    let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+    identity_of(stream.get_ref().1.peer_certificates()?.first()?, trust_domain)
+}
+
+/// The identity of a verified leaf, which must name exactly one, and of our trust domain.
+pub(crate) fn identity_of(leaf: &CertificateDer<'_>, trust_domain: &str) -> Option<SpiffeId> {
     let leaf = webpki::EndEntityCert::try_from(leaf).ok()?;
     let mut names = leaf.valid_uri_names();
     let (Some(name), None) = (names.next(), names.next()) else { return None };

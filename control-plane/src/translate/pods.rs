@@ -70,7 +70,7 @@ pub(super) fn workload(pod: &Pod) -> Workload {
 }
 
 /// All addresses of a pod.
-pub(super) fn addresses(pod: &Pod) -> Vec<IpAddr> {
+pub(crate) fn addresses(pod: &Pod) -> Vec<IpAddr> {
     let Some(status) = &pod.status else { return Vec::new() };
     let all: Vec<&String> = status.pod_ips.iter().flatten().map(|address| &address.ip).collect();
     let texts = if all.is_empty() { status.pod_ip.iter().collect() } else { all };
