@@ -183,7 +183,8 @@ impl Cluster {
         self.ask("read logs of pods", pods.logs(pod::name(pod), &params)).await
     }
 
-    fn not_installed(&self) -> String {
+    /// What to say where gauze is not installed.
+    pub(crate) fn not_installed(&self) -> String {
         let Cluster { name, system_namespace, .. } = self;
         format!(
             "gauze is not installed in namespace {system_namespace} of {name}; install it with \

@@ -2,6 +2,7 @@
 
 mod admin; // asks sidecars and control planes
 mod apply; // objects in and out
+mod check; // whether cluster and mesh are well
 mod cluster; // a cluster, and who of gauze runs there
 mod demo; // the whole mesh on this machine
 mod directory; // a directory of YAML, and who follows it
@@ -16,6 +17,7 @@ mod proxy; // what one sidecar knows
 mod run; // control plane and sidecar, in this program
 mod source; // where a command looks
 mod split; // weights
+mod status; // one screen about the mesh
 mod table; // columns
 mod terminal; // colours, and whether anybody is looking
 mod version; // which release
@@ -44,6 +46,10 @@ Exit codes: 0 fine, 1 found problems, 2 wrong usage, 3 cannot reach, 4 timed out
 enum Command {
     /// Run a whole mesh on this machine: control plane, sidecars, a small shop and its load
     Demo(demo::Arguments),
+    /// Check a cluster, and the mesh in it
+    Check(check::Arguments),
+    /// Show the mesh on one screen: releases, replicas, sidecars, certificates, refusals
+    Status(status::Arguments),
     /// Show objects, whether they are accepted, and whether they are live
     Get(get::Arguments),
     /// Put objects into the directory that the control plane follows
@@ -81,6 +87,8 @@ fn main() -> ExitCode {
     let Gauze { command, place } = Gauze::parse();
     let outcome = match command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Check(arguments) => block_on(check::run(arguments, &place)),
+        Command::Status(arguments) => block_on(status::run(arguments, &place)),
         Command::Get(arguments) => block_on(get::run(arguments, &place)),
         Command::Apply(arguments) => apply::apply(&arguments, &place),
         Command::Delete(arguments) => apply::delete(&arguments, &place),

@@ -124,6 +124,53 @@ CONTROL_PLANE_IDENTITY 1208, "The server is not the control plane of this mesh",
     "What answers at the control plane's address has no certificate of this mesh's roots, or another identity than the control plane's.",
     "Compare `--trust-roots`, `--trust-domain` and `--system-namespace` of the proxy with the control plane's.";
 
+// M13: what `gauze check` finds in a cluster and in what is installed there.
+KUBERNETES_TOO_OLD 1301, "The cluster's Kubernetes is too old",
+    "Injected pods need native sidecars (init containers with `restartPolicy: Always`), which are on by default since Kubernetes 1.30.",
+    "Upgrade the cluster to Kubernetes 1.30 or later.";
+PERMISSION_MISSING 1302, "You may not do what this command needs",
+    "The API server does not let your user read, or create, what the message names. What depends on it was not looked at.",
+    "Use a context of an administrator, or let one grant you what the message names.";
+DEFINITION_MISSING 1303, "A kind of gauze is not defined in the cluster",
+    "The CustomResourceDefinition is not there, or does not serve the version that gauze reads. Objects of that kind have no effect.",
+    "Upgrade the chart with `crds.enabled: true` (and `crds.smi: true` for TrafficSplit), or install the files of `crds/yaml`.";
+DEFINITION_OTHER_VERSION 1304, "A kind is defined by another release than the control plane's",
+    "The CustomResourceDefinition was installed by another release of the chart, so its schema may lack fields or hold others.",
+    "Upgrade the chart with `crds.enabled: true`, so that definitions and control plane are of one release.";
+NOT_INSTALLED 1305, "The control plane is not installed there",
+    "There is no Deployment `gauze-control-plane` in the system namespace.",
+    "Install the chart, or name the namespace with `--system-namespace`.";
+REPLICAS_NOT_READY 1306, "Replicas of the control plane are not ready",
+    "A replica is ready when it has read all objects, is up to date and has the root at hand. What proxies know stays in force meanwhile; without any replica, pods that ask for a sidecar are not created.",
+    "Look at the pods of the Deployment `gauze-control-plane`: their events and their log.";
+NO_LEADER 1307, "No replica of the control plane leads",
+    "Nobody holds the Lease `gauze-control-plane`, or a pod holds it that is not there. Nobody writes trust roots into new namespaces meanwhile; traffic, certificates and injection go on.",
+    "Wait 15 s for an election. If it stays, look at the log of the control plane for what it may not do with Leases.";
+ROOT_ENDS 1308, "The root certificate of the mesh ends soon",
+    "All certificates of the mesh chain to the root; once it has ended, no connection between its pods is accepted.",
+    "Bring in a new root before that day: old and new are trusted side by side until all sidecars have certificates of the new one.";
+OWN_CERTIFICATE_NOT_RENEWED 1309, "The control plane does not renew its own certificate",
+    "Its certificate is renewed at half of its life, and this one is nearly over. Once it has ended, proxies and the API server refuse the control plane.",
+    "Look at the log of the control plane for M11 codes, and at the clock of its node.";
+WEBHOOK_MISSING 1310, "The injection webhook is not configured",
+    "There is no MutatingWebhookConfiguration `gauze-injector`, so no pod gets a sidecar.",
+    "Upgrade the chart, which brings it back.";
+WEBHOOK_ROOTS_DIFFER 1311, "The API server does not trust the injection webhook",
+    "The `caBundle` of the webhook configuration is empty, or is not the set of roots of the mesh. Pods that ask for a sidecar are not created.",
+    "The leader of the control plane writes it within seconds; if it stays, look at its log for what it may not do with webhook configurations.";
+WEBHOOK_IGNORES_FAILURES 1312, "Pods are created without a sidecar while the webhook does not answer",
+    "The failure policy of the injection webhook is not `Fail`: a pod that asks for a sidecar while the control plane is away starts outside the mesh.",
+    "Set `injector.failurePolicy: Fail` in the chart's values: only pods that ask are concerned.";
+TRUST_MISSING 1313, "The roots of the mesh are missing in a namespace",
+    "The ConfigMap `gauze-trust` is not there, or its roots are not those of the mesh. Injected pods mount it: without it they do not start.",
+    "The leader of the control plane writes it within seconds; if it stays, look at its log for what it may not do with ConfigMaps.";
+SOCKET_LOAD_BALANCING 1314, "Cilium hides ClusterIPs from the sidecars",
+    "Cilium replaces a Service's address by a pod's inside the app's own `connect`, so the sidecar never sees which Service was dialled: no routes, no splits.",
+    "Set Cilium's `socketLB.hostNamespaceOnly: true` (in `cilium-config`: `bpf-lb-sock-hostns-only: \"true\"`) and restart its agents.";
+REPLICA_SILENT 1315, "A replica of the control plane cannot be asked",
+    "Its program was to be run in its pod (`pods/exec`) and gave no answer, so what it knows is missing in the result.",
+    "The message says why: usually a permission that you lack, or a node whose kubelet the API server cannot reach.";
+
 // M20: injection of a pod.
 INJECT_VALUE_UNKNOWN 2001, "The value of `gauze.dev/inject` is not understood",
     "The label or annotation is there, so the pod asks for something, and its value is neither `enabled` nor `disabled`. A pod is refused; a namespace counts as not labelled.",
@@ -167,6 +214,26 @@ TRUST_NOT_WRITTEN 2013, "The namespace of the pod could not be given the roots o
 BUNDLE_NOT_WRITTEN 2014, "The API server cannot be told by whom it knows the webhook",
     "The `caBundle` of the MutatingWebhookConfiguration could not be read or written. Until it is there, pods that ask for a sidecar are refused.",
     "The message names the reason: the object is missing (install the chart), has another name (`--webhook-configuration`), or may not be changed (RBAC).";
+
+// M21: what `gauze check` finds of pods.
+SIDECAR_MISSING 2101, "A pod should have a sidecar and has none",
+    "The pod or its namespace asks for one. The pod was created before that, or while injection was not in force; a running pod never gets one.",
+    "Let its owner make a new pod: `kubectl rollout restart` of its Deployment, StatefulSet or DaemonSet.";
+SIDECAR_OLD 2102, "A sidecar is older than the control plane",
+    "The pod was injected by an older release. It works: a control plane serves sidecars of its own and of the three minor releases before.",
+    "Restart the workload when it suits you: `kubectl rollout restart`.";
+SIDECAR_TOO_OLD 2103, "A sidecar is too old for the control plane",
+    "A control plane serves sidecars of its own and of the three minor releases before it; what it sends to older ones may be refused.",
+    "Restart the workload: `kubectl rollout restart`.";
+POD_SECURITY_FORBIDS_REDIRECT 2104, "The namespace's pod security forbids the redirect step",
+    "An injected pod has an init container with the capability NET_ADMIN, which the Pod Security levels `baseline` and `restricted` forbid. Pods that ask for a sidecar are not created there.",
+    "Label the namespace `pod-security.kubernetes.io/enforce: privileged`; of your own containers nothing more than before is needed.";
+SIDECAR_LEFT_BEHIND 2105, "A pod has a sidecar and there is no control plane",
+    "gauze was uninstalled, and pods keep their sidecars until they are made anew. They go on with what they know until their certificates end.",
+    "Restart the workloads: `kubectl rollout restart`. Without the webhook their new pods have no sidecar.";
+SIDECAR_NOT_CONNECTED 2106, "A sidecar is not connected to the control plane",
+    "The pod runs, and no replica has an open stream of its sidecar. It goes on with what it knows, and learns of no change.",
+    "Look at its log (`gauze proxy log POD`) for M11 and M12 codes, and whether network policies let it reach the control plane's port 15012.";
 
 // M30: a request that cannot be sent on.
 NO_ROUTE 3001 => "NR" 404, "No route matches the request",
