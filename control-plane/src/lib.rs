@@ -26,6 +26,7 @@ pub mod workload; // a pod, in tokens, on streams and in the world
 
 // In a Kubernetes cluster:
 pub mod cluster; // what is done there besides reading objects
+pub mod uninstall; // what is taken back when we go
 
 // The process:
 pub mod admin; // what operators and scrapers ask

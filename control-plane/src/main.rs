@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gauze_control_plane::logging::Logging;
-use gauze_control_plane::{Settings, run};
+use gauze_control_plane::{Settings, ask, run, uninstall};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 fn main() -> ExitCode {
-    if let Some(done) = gauze_control_plane::ask::command() {
+    if let Some(done) = ask::command().or_else(uninstall::command) {
         return done;
     }
     let settings = Settings::parse();
