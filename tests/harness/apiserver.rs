@@ -126,6 +126,11 @@ impl ApiServer {
         self.kubernetes.log("kube-apiserver")
     }
 
+    /// What ServiceAccounts asked of it, an audit event a line; not those of Kubernetes' own controllers.
+    pub(crate) fn audit(&self) -> String {
+        self.kubernetes.log("audit")
+    }
+
     /// A new namespace `HINT-xxxxxx`, which goes when the value does.
     pub(crate) async fn namespace(&self, hint: &str) -> Namespace<'_> {
         let name = format!("{hint}-{:06x}", fastrand::u32(..0x100_0000));
