@@ -1,4 +1,5 @@
 //! Against a real API server with real controllers, but without kubelet: pods are objects. `cargo test -p gauze-tests
 //! -- apiserver::` runs these alone; tests/README.md says what they need.
 
+mod chart; // what Helm installs, changes and takes back
 mod smoke; // the server can do what the rest relies on
