@@ -159,8 +159,8 @@ impl Admin {
     }
 
     fn ready(&self) -> Answer {
-        match self.readiness.why_not() {
-            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason.to_string()),
+        match self.readiness.explanation() {
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
             None => text(StatusCode::OK, "ready"),
         }
     }

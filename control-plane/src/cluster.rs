@@ -13,6 +13,8 @@ mod leader; // one replica of several
 mod lease; // a Lease, and when it may be taken
 pub(crate) mod peers; // what other replicas say
 pub mod review; // the API server's verdict on a token
+pub(crate) mod root; // the root, in one Secret
+pub(crate) mod trust; // the roots, where pods mount them
 pub(crate) mod webhook; // pods that ask for a sidecar
 
 /// A connection to the API server, and who we are there. A clone shares both.
@@ -66,5 +68,13 @@ impl Cluster {
     /// Whether this replica leads; at most one does. It turns false before another can take over.
     pub fn leader(&self) -> watch::Receiver<bool> {
         self.leads.subscribe()
+    }
+}
+
+/// What the API server says to a call that failed, in one sentence.
+fn reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }

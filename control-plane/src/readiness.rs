@@ -1,6 +1,6 @@
 //! Whether this replica should be sent proxies, and if not, why not.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use tokio::sync::watch;
@@ -39,13 +39,18 @@ impl fmt::Display for Unready {
 /// All reasons that hold now.
 #[derive(Debug)]
 pub struct Readiness {
-    reasons: watch::Sender<BTreeSet<Unready>>,
+    /// Each with what more there is to say of it.
+    reasons: watch::Sender<BTreeMap<Unready, String>>,
 }
 
 impl Default for Readiness {
     /// Of a process that has just begun.
     fn default() -> Readiness {
-        Readiness { reasons: watch::Sender::new([Unready::NoRoot, Unready::NotSynced].into()) }
+        Readiness {
+            reasons: watch::Sender::new(
+                [Unready::NoRoot, Unready::NotSynced].map(|reason| (reason, String::new())).into(),
+            ),
+        }
     }
 }
 
@@ -53,21 +58,38 @@ impl Readiness {
     /// Says whether a reason holds.
     pub fn set(&self, reason: Unready, holds: bool) {
         self.reasons.send_if_modified(|reasons| match holds {
-            true => reasons.insert(reason),
-            false => reasons.remove(&reason),
+            true => reasons.insert(reason, String::new()).is_none(),
+            false => reasons.remove(&reason).is_some(),
         });
+    }
+
+    /// Says more about a reason, as long as it holds.
+    pub fn explain(&self, reason: Unready, text: String) {
+        self.reasons.send_if_modified(|reasons| {
+            if let Some(detail) = reasons.get_mut(&reason) {
+                *detail = text;
+            }
+            false
+        });
+    }
+
+    /// The first reason that holds, in words.
+    pub fn explanation(&self) -> Option<String> {
+        let reasons = self.reasons.borrow();
+        let (reason, detail) = reasons.first_key_value()?;
+        Some(if detail.is_empty() { reason.to_string() } else { format!("{reason}: {detail}") })
     }
 
     /// The first reason that holds; none, if the replica is ready.
     pub fn why_not(&self) -> Option<Unready> {
-        self.reasons.borrow().first().copied()
+        self.reasons.borrow().keys().next().copied()
     }
 
     /// Resolves as soon as a reason holds for which `which` is true.
     pub async fn until(&self, which: impl Fn(Unready) -> bool) -> Unready {
         let mut reasons = self.reasons.subscribe();
         loop {
-            let found = reasons.borrow_and_update().iter().copied().find(|reason| which(*reason));
+            let found = reasons.borrow_and_update().keys().copied().find(|reason| which(*reason));
             if let Some(found) = found {
                 return found;
             }
@@ -86,9 +108,13 @@ mod tests {
     async fn a_replica_is_ready_when_no_reason_is_left() {
         let readiness = Readiness::default();
         assert_eq!(readiness.why_not(), Some(Unready::NoRoot));
+        readiness.explain(Unready::NoRoot, "nobody made one".to_owned());
+        let explained = "there is no root certificate yet: nobody made one";
+        assert_eq!(readiness.explanation().as_deref(), Some(explained));
         readiness.set(Unready::NoRoot, false);
+        readiness.explain(Unready::NoRoot, "too late".to_owned());
         readiness.set(Unready::NotSynced, false);
-        assert_eq!(readiness.why_not(), None);
+        assert_eq!(readiness.explanation(), None);
         readiness.set(Unready::Lagging, true);
         assert_eq!(readiness.until(Unready::ends_streams).await, Unready::Lagging);
         readiness.set(Unready::Lagging, false);

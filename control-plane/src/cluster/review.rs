@@ -12,6 +12,7 @@ use kube::api::{Api, PostParams};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::reason;
 use crate::tokens::{AUDIENCE, TokenError};
 use crate::workload::Workload;
 
@@ -58,8 +59,7 @@ impl Reviewer {
         let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: token.to_owned() };
         let review = TokenReview { spec, ..TokenReview::default() };
         let answer = self.api.create(&PostParams::default(), &review).await;
-        // The body is never part of the error: it holds the token.
-        let answer = answer.map_err(|error| TokenError::NotReviewed(without_body(&error)))?;
+        let answer = answer.map_err(|error| TokenError::NotReviewed(reason(&error)))?;
         answer.status.ok_or_else(|| TokenError::NotReviewed("its answer has no status".to_owned()))
     }
 }
@@ -94,13 +94,6 @@ fn extra(user: &UserInfo, key: &str) -> Option<String> {
     match user.extra.as_ref()?.get(key)?.as_slice() {
         [value] if !value.is_empty() => Some(value.clone()),
         _ => None,
-    }
-}
-
-fn without_body(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => format!("{} {}", status.code, status.message),
-        other => other.to_string(),
     }
 }
 

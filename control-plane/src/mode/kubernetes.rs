@@ -1,23 +1,23 @@
 //! A cluster: objects, root and verdicts on tokens come from its API server, which may be away for long.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{Prepared, Shared, read_all};
-use crate::authority::{Authority, Subject};
+use crate::authority::Subject;
 use crate::cluster::freshness::Freshness;
 use crate::cluster::peers::Peers;
 use crate::cluster::review::Reviewer;
+use crate::cluster::root::{NoRoot, RootSecret};
+use crate::cluster::trust::Trust;
 use crate::cluster::webhook::Webhook;
 use crate::cluster::{Cluster, bundle};
 use crate::port::OwnCertificate;
 use crate::readiness::Unready;
 use crate::settings::Settings;
-use crate::state::StateDirectory;
 use crate::tokens::TokenCheck;
 use crate::{bind, own_identity, source};
 
@@ -25,7 +25,6 @@ pub(crate) struct Kubernetes {
     cluster: Cluster,
     /// Where the API server reaches the webhook.
     pub(crate) webhook: TcpListener,
-    state: StateDirectory,
 }
 
 impl Kubernetes {
@@ -37,22 +36,22 @@ impl Kubernetes {
         Ok(Kubernetes {
             cluster: Cluster::connect(settings).await?,
             webhook: bind(settings.kubernetes.webhook_listen, "--webhook-listen").await?,
-            state: StateDirectory::open(path)?,
         })
     }
 
     /// In this order: who leads (somebody must make the root), the root, the objects.
     pub(super) async fn prepare(self, shared: &Shared, port: u16) -> anyhow::Result<Prepared> {
         let Shared { settings, push, metrics, readiness } = shared;
-        let Kubernetes { cluster, webhook, state } = self;
+        let Kubernetes { cluster, webhook } = self;
         let (mut tasks, mut last) = (JoinSet::new(), JoinSet::new());
         last.spawn(cluster.clone().campaign(Arc::clone(metrics), Arc::clone(readiness)));
         let watched = source::kubernetes::watch(&cluster.client, &cluster.reconnects(), metrics);
 
-        // The root: for now each replica's own, in the state directory.
-        let now = SystemTime::now();
-        let authority = Authority::open(&state, &settings.trust_domain, settings.certificate_life, now)?;
+        let secret = RootSecret::new(&cluster, settings);
+        let tell = |why: &NoRoot| readiness.explain(Unready::NoRoot, why.to_string());
+        let (authority, held) = secret.obtain(cluster.leader(), tell).await;
         let authority = Arc::new(authority);
+        tasks.spawn(secret.keep(held, cluster.leader()));
         let own = OwnCertificate::issue(
             Arc::clone(&authority),
             own_identity(settings).into(),
@@ -62,6 +61,9 @@ impl Kubernetes {
 
         let updates = read_all(watched, shared).await?;
 
+        let trust = Trust::new(cluster.client.clone(), authority.roots().to_owned());
+        tasks.spawn(trust.clone().watch());
+        tasks.spawn(trust.keep(Arc::clone(push), cluster.leader()));
         let tokens = TokenCheck::Review(Arc::new(Reviewer::new(cluster.client.clone())));
 
         let ourselves = (cluster.namespace.as_str(), cluster.pod.as_str());

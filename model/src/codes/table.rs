@@ -97,6 +97,12 @@ ROOT_SECRET_UNUSABLE 1109, "The Secret of the root cannot be used",
 ROOT_SECRET_MISSING 1110, "The Secret of the root is not there",
     "The control plane was told that the Secret exists (`--root-secret-exists`), so it makes none; or it waits for the leading replica to make it; or it may not read it.",
     "Create the Secret (type `kubernetes.io/tls`, keys `tls.crt` and `tls.key`) under the name in the message, or let gauze make one. If the message says `forbidden`, compare the control plane's Role with the chart's.";
+ROOT_SECRET_CHANGED 1111, "The Secret of the root is no longer what the replica has read",
+    "Somebody changed the Secret while the control plane runs. This replica goes on with the root that it has read, so that all replicas and proxies still trust each other.",
+    "Restore the Secret. A new root is not rolled out by changing the Secret: proxies would not trust each other until all of them are restarted.";
+ROOTS_NOT_WRITTEN 1112, "The ConfigMap `gauze-trust` cannot be written",
+    "Injected pods mount the roots from this ConfigMap of their namespace; without it they do not start. The API server refused the write or did not answer.",
+    "The message says why. If it is `forbidden`, compare the control plane's ClusterRole with the chart's; if the ConfigMap is immutable, delete it, and it is written anew.";
 
 // M12: the wire between control plane and proxies.
 POD_REFUSED 1201, "A proxy claims to be a pod that is not its own",
