@@ -2,4 +2,5 @@
 //! -- apiserver::` runs these alone; tests/README.md says what they need.
 
 mod chart; // what Helm installs, changes and takes back
+mod cli; // what `gauze` finds in a cluster, and says when it may not look
 mod smoke; // the server can do what the rest relies on

@@ -235,7 +235,7 @@ POD_SECURITY_FORBIDS_REDIRECT 2104, "The namespace's pod security forbids the re
     "An injected pod has an init container with the capability NET_ADMIN, which the Pod Security levels `baseline` and `restricted` forbid. Pods that ask for a sidecar are not created there.",
     "Label the namespace `pod-security.kubernetes.io/enforce: privileged`; of your own containers nothing more than before is needed.";
 SIDECAR_LEFT_BEHIND 2105, "A pod has a sidecar and there is no control plane",
-    "gauze was uninstalled, and pods keep their sidecars until they are made anew. They go on with what they know until their certificates end.",
+    "The mesh was uninstalled, and pods keep their sidecars until they are made anew. They go on with what they know until their certificates end.",
     "Restart the workloads: `kubectl rollout restart`. Without the webhook their new pods have no sidecar.";
 SIDECAR_NOT_CONNECTED 2106, "A sidecar is not connected to the control plane",
     "The pod runs, and no replica has an open stream of its sidecar. It goes on with what it knows, and learns of no change.",

@@ -1,0 +1,227 @@
+//! The command line against a real API server: what it finds in a cluster, and what it says when it may not look.
+//! What needs a running control plane is proved in `tests/cluster/cli.rs`.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::harness::apiserver::{ApiServer, NODE};
+use crate::harness::eventually;
+use crate::harness::eventually::holds;
+use crate::harness::programs::program;
+
+/// Runs `gauze` in an empty folder: no demo is there that it could look at.
+async fn gauze(kubeconfig: &Path, arguments: &str) -> Output {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = tokio::process::Command::new(program("gauze"));
+    command.args(arguments.split_whitespace()).current_dir(folder.path());
+    command.env("HOME", folder.path()).env("KUBECONFIG", kubeconfig);
+    command.output().await.expect("gauze runs")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The lines of `gauze check -o json`: severity, code and words of each.
+fn lines(output: &Output) -> Vec<(String, String, String)> {
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(output)));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let lines = report["lines"].as_array().expect("lines").iter();
+    lines
+        .map(|line| {
+            let details = line["details"].as_array().expect("details").iter().map(text).collect::<Vec<_>>();
+            let words = format!("{} {}", text(&line["what"]), details.join(" "));
+            (text(&line["severity"]), text(&line["code"]), words)
+        })
+        .collect()
+}
+
+/// The codes that a check reports.
+fn codes(output: &Output) -> Vec<String> {
+    let mut codes: Vec<String> =
+        lines(output).into_iter().map(|(_, code, _)| code).filter(|code| !code.is_empty()).collect();
+    codes.sort();
+    codes
+}
+
+#[tokio::test]
+async fn an_empty_cluster_can_carry_the_mesh_and_has_none_yet() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let namespace = server.namespace("empty").await;
+    let system = format!("--system-namespace {0} -n {0}", namespace.name);
+    let before = gauze(&server.kubeconfig(), &format!("check --pre {system}")).await;
+    assert_eq!(before.status.code(), Some(0), "{}", said(&before));
+    for wanted in ["✔ Kubernetes 1.", "you may create what the chart creates", "yet", "everything is fine"]
+    {
+        assert!(said(&before).contains(wanted), "no `{wanted}` in {}", said(&before));
+    }
+    let after = gauze(&server.kubeconfig(), &format!("check -o json {system}")).await;
+    assert_eq!((after.status.code(), codes(&after)), (Some(1), vec!["M1305".to_owned()]), "{}", said(&after));
+    for command in ["status", "get", "explain shop/web GET http://cart/"] {
+        let refused = gauze(&server.kubeconfig(), &format!("{command} {system}")).await;
+        assert_eq!(refused.status.code(), Some(3), "{command}: {}", said(&refused));
+        assert!(
+            said(&refused).contains("helm install gauze charts/gauze -n"),
+            "{command}: {}",
+            said(&refused)
+        );
+    }
+    let version = gauze(&server.kubeconfig(), &format!("version {system}")).await;
+    assert_eq!(version.status.code(), Some(0));
+    assert!(said(&version).contains("gauze is not installed"), "{}", said(&version));
+}
+
+#[tokio::test]
+async fn who_may_not_look_is_told_what_is_missing() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let namespace = server.namespace("nobody").await.name.clone();
+    let account = ["get", "serviceaccount", "default", "--namespace", &namespace];
+    eventually("the ServiceAccount", async || server.kubectl(&account).await).await;
+    let kubeconfig = server.kubeconfig_for(&namespace, "default").await;
+    let refused = gauze(&kubeconfig, &format!("get --system-namespace {namespace}")).await;
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    for wanted in ["you may not read the Deployment gauze-control-plane", "gauze check --pre"] {
+        assert!(said(&refused).contains(wanted), "{}", said(&refused));
+    }
+    let checked = gauze(&kubeconfig, &format!("check -o json --system-namespace {namespace}")).await;
+    assert_eq!(
+        (checked.status.code(), codes(&checked)),
+        (Some(0), vec!["M1302".to_owned()]),
+        "{}",
+        said(&checked)
+    );
+    let before = gauze(&kubeconfig, &format!("check --pre --system-namespace {namespace}")).await;
+    assert_eq!(before.status.code(), Some(1), "{}", said(&before));
+    assert!(said(&before).contains("create customresourcedefinitions"), "{}", said(&before));
+}
+
+#[tokio::test]
+async fn nobody_there_and_nobody_known_are_one_sentence_each() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = std::fs::read_to_string(server.kubeconfig()).expect("a kubeconfig");
+    let port = config.split("https://").nth(1).and_then(|rest| rest.split(['\n', '"', ' ']).next());
+    let dead = folder.path().join("dead");
+    std::fs::write(&dead, config.replace(port.expect("its address"), "127.0.0.1:1")).expect("it is written");
+    let unreachable = gauze(&dead, "get").await;
+    assert_eq!(unreachable.status.code(), Some(3), "{}", said(&unreachable));
+    assert!(
+        said(&unreachable).contains("does not answer") && said(&unreachable).contains("kubectl cluster-info")
+    );
+    assert_eq!(said(&unreachable).lines().count(), 1, "{}", said(&unreachable));
+    let context = gauze(&server.kubeconfig(), "get --context nowhere").await;
+    assert_eq!(context.status.code(), Some(3));
+    assert!(said(&context).contains("has no context nowhere; its contexts are"), "{}", said(&context));
+}
+
+/// A system namespace whose control plane never gets ready, a namespace that forbids what it asks for, a pod without its
+/// sidecar, a webhook that nobody trusts.
+const BROKEN: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: gauze-system}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: gauze-control-plane, namespace: gauze-system, labels: {app.kubernetes.io/version: 0.0.9}}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: gauze}}
+  template:
+    metadata: {labels: {app: gauze}}
+    spec: {containers: [{name: control-plane, image: gauze.test/none}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+  labels: {gauze.dev/inject: enabled, pod-security.kubernetes.io/enforce: baseline}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: cilium-config, namespace: kube-system}
+data: {kube-proxy-replacement: "true"}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {name: gauze-injector}
+webhooks:
+- name: pod.injector.gauze.dev
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: Ignore
+  clientConfig: {service: {name: gauze-control-plane, namespace: gauze-system}}
+  rules: []
+"#;
+
+#[tokio::test]
+async fn everything_that_is_broken_is_found_by_its_code() {
+    let Some(server) = ApiServer::start().await else { return };
+    server.apply(BROKEN).await;
+    let account = ["get", "serviceaccount", "default", "--namespace", "shop"];
+    eventually("the ServiceAccount", async || server.kubectl(&account).await).await;
+    for (name, label) in [("web", "{}"), ("old", "{gauze.dev/inject: disabled}")] {
+        server
+            .apply(&format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: shop, labels: {label}}}, \
+                 spec: {{nodeName: {NODE}, containers: [{{name: app, image: gauze.test/none}}]}}}}"
+            ))
+            .await;
+    }
+    let expected = [
+        "M1306", // no replica is ready
+        "M1311", // the webhook's caBundle is empty
+        "M1312", // its failures are ignored
+        "M1313", // no roots in the namespace
+        "M1314", // Cilium
+        "M2101", // a pod without sidecar
+        "M2104", // pod security
+    ];
+    let checked = eventually("all is found", async || {
+        let checked = gauze(&server.kubeconfig(), "check -o json").await;
+        holds(codes(&checked) == expected, format!("{:?}", codes(&checked)))?;
+        Ok::<_, String>(checked)
+    })
+    .await;
+    assert_eq!(checked.status.code(), Some(1));
+    let lines = lines(&checked);
+    let line = |code: &str| lines.iter().find(|line| line.1 == code).expect(code).2.clone();
+    assert!(line("M2101").contains("shop/web") && !line("M2101").contains("shop/old"), "{}", line("M2101"));
+    assert!(line("M2104").contains("shop enforces baseline"), "{}", line("M2104"));
+    assert!(lines.iter().any(|(severity, _, words)| severity == "note" && words.contains("1 pod opted out")));
+    let page = gauze(&server.kubeconfig(), "check").await;
+    assert!(said(&page).contains("fix:  kubectl label namespace shop pod-security"), "{}", said(&page));
+
+    server.kubectl(&["delete", "mutatingwebhookconfiguration", "gauze-injector"]).await.expect("it is there");
+    let without = gauze(&server.kubeconfig(), "check -o json").await;
+    assert!(codes(&without).contains(&"M1310".to_owned()), "{:?}", codes(&without));
+    let unready = gauze(&server.kubeconfig(), "get").await;
+    assert_eq!(unready.status.code(), Some(3));
+    assert!(said(&unready).contains("no replica of the control plane is ready"), "{}", said(&unready));
+}
+
+#[tokio::test]
+async fn splits_are_read_from_the_cluster_and_the_command_that_changes_them_is_named() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let namespace = server.namespace("splits").await;
+    let name = &namespace.name;
+    server
+        .apply(&format!(
+            "{{apiVersion: split.smi-spec.io/v1alpha4, kind: TrafficSplit, metadata: {{name: cart, namespace: {name}}}, \
+             spec: {{service: cart, backends: [{{service: cart-v1, weight: 90}}, {{service: cart-v2, weight: 10}}]}}}}"
+        ))
+        .await;
+    let listed = gauze(&server.kubeconfig(), &format!("split list -n {name}")).await;
+    assert!(said(&listed).contains("cart-v1=90 cart-v2=10"), "{}", said(&listed));
+    let set = gauze(&server.kubeconfig(), &format!("split set {name}/cart v1=50 v2=50")).await;
+    assert_eq!(set.status.code(), Some(2), "{}", said(&set));
+    // The command that it names does what was asked.
+    let said = said(&set);
+    let (_, command) = said.split_once("kubectl ").expect("it names a command");
+    let arguments: Vec<&str> = command.trim().split(' ').map(|word| word.trim_matches('\'')).collect();
+    server.kubectl(&arguments).await.unwrap_or_else(|error| panic!("{command}: {error}"));
+    let listed = gauze(&server.kubeconfig(), &format!("split list -n {name}")).await;
+    assert!(self::said(&listed).contains("cart-v1=50 cart-v2=50"), "{}", self::said(&listed));
+}
