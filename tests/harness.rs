@@ -4,6 +4,7 @@
 pub(crate) mod apiserver;
 pub(crate) mod app;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod eventually;
 pub(crate) mod kubernetes;
 pub(crate) mod load;

@@ -5,6 +5,7 @@ mod harness;
 
 mod apiserver; // Kubernetes without kubelet: objects, admission, tokens
 mod cli; // what `gauze` answers
+mod cluster; // a whole cluster with really injected pods
 mod configuration; // how it reaches a proxy, and what it never disturbs
 mod demo; // a new user's first minute
 mod detection; // what kind of bytes a connection carries

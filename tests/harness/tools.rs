@@ -1,7 +1,7 @@
 //! The programs of others that the tests against Kubernetes need: where they are, and what to do without them.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::programs::repository;
@@ -24,6 +24,12 @@ impl Tools {
             return Some(Tools { path });
         }
         skip(&format!("{missing:?} not found: `tests/rig/programs` builds our own, docs in tests/README.md"))
+    }
+
+    /// Where one of those lies that were asked for.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        let mut found = self.path.split(':').map(|folder| Path::new(folder).join(name));
+        found.find(|path| path.exists()).unwrap_or_else(|| panic!("{name} was not asked for"))
     }
 
     /// A command that finds these programs.

@@ -1,0 +1,239 @@
+//! Level 3: a whole cluster with one node. kubelet starts real containers from images of the programs under test.
+//!
+//! Ours lives in namespaces of this machine and needs root; `GAUZE_TEST_KUBECONFIG` names an existing kind or k3d
+//! cluster instead.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kube::config::Kubeconfig;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::apiserver::output;
+use super::kubernetes::Kubernetes;
+use super::programs::{program, repository};
+use super::tools::{Tools, skip};
+
+/// What stands before the names of all images, and their tag.
+pub(crate) const REGISTRY: &str = "gauze.test";
+pub(crate) const TAG: &str = "dev";
+
+pub(crate) enum Cluster {
+    /// One of our own, gone with this value.
+    Own(Kubernetes),
+    Existing(Existing),
+}
+
+/// A kind or k3d cluster of the user.
+pub(crate) struct Existing {
+    tools: Tools,
+    kubeconfig: PathBuf,
+    maker: Maker,
+    /// As its maker calls it.
+    name: String,
+}
+
+#[derive(Clone, Copy)]
+enum Maker {
+    Kind,
+    K3d,
+}
+
+impl Cluster {
+    /// The one of this test run, with cluster DNS and the images of our programs. Tests share it.
+    pub(crate) async fn shared() -> Option<&'static Cluster> {
+        static SHARED: OnceCell<Option<Cluster>> = OnceCell::const_new();
+        SHARED.get_or_init(Cluster::start).await.as_ref()
+    }
+
+    /// One for this test alone (or the existing one, which is the only one).
+    pub(crate) async fn start() -> Option<Cluster> {
+        let cluster = match env::var("GAUZE_TEST_KUBECONFIG") {
+            Ok(path) => Cluster::Existing(Existing::find(PathBuf::from(path))?),
+            Err(_) => Cluster::Own(own().await?),
+        };
+        let images = tempfile::tempdir().expect("a temporary folder");
+        for image in make_images("images.json", parent(&program("gauze")), &images) {
+            cluster.load(&image).await;
+        }
+        Some(cluster)
+    }
+
+    /// What kubectl printed, or its complaint.
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        self.with_kubeconfig("kubectl", arguments, "").await
+    }
+
+    /// What helm printed, or its complaint.
+    pub(crate) async fn helm(&self, arguments: &[&str]) -> Result<String, String> {
+        self.with_kubeconfig("helm", arguments, "").await
+    }
+
+    /// What `gauze` printed, or its complaint.
+    pub(crate) async fn gauze(&self, arguments: &[&str]) -> Result<String, String> {
+        let gauze = program("gauze");
+        self.with_kubeconfig(gauze.to_str().expect("a path of text"), arguments, "").await
+    }
+
+    /// Applies these documents.
+    ///
+    /// # Panics
+    /// If the API server refuses one.
+    pub(crate) async fn apply(&self, yaml: &str) {
+        let applied = self.with_kubeconfig("kubectl", &["apply", "-f", "-"], yaml).await;
+        applied.unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    }
+
+    /// Runs a command on the node, among its network interfaces and processes.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        output(self.command(arguments), "").await
+    }
+
+    /// A command on the node, to be started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        match self {
+            Cluster::Own(kubernetes) => on_node(kubernetes, arguments),
+            Cluster::Existing(existing) => {
+                let node = match existing.maker {
+                    Maker::Kind => format!("{}-control-plane", existing.name),
+                    Maker::K3d => format!("k3d-{}-server-0", existing.name),
+                };
+                let mut command = existing.tools.command("docker");
+                command.args(["exec", "--interactive", &node]).args(arguments);
+                command
+            }
+        }
+    }
+
+    /// Loads the image in this tar into the node.
+    pub(crate) async fn load(&self, image: &Path) {
+        let path = image.to_str().expect("a path of text");
+        let existing = match self {
+            Cluster::Own(kubernetes) => return kubernetes.order(&format!("load {path}")).await,
+            Cluster::Existing(existing) => existing,
+        };
+        let (tool, arguments) = match existing.maker {
+            Maker::Kind => ("kind", ["load", "image-archive", "--name", &existing.name, path]),
+            Maker::K3d => ("k3d", ["image", "import", "--cluster", &existing.name, path]),
+        };
+        let mut command = existing.tools.command(tool);
+        command.args(arguments);
+        output(command, "").await.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    /// Kills a component (`kube-apiserver`, `kubelet`, ...) and starts it again. Only of a cluster of our own: `false`
+    /// and a printed skip elsewhere.
+    pub(crate) async fn restart(&self, component: &str) -> bool {
+        let Cluster::Own(kubernetes) = self else {
+            return skip::<()>("only the components of our own cluster can be killed").is_some();
+        };
+        kubernetes.order(&format!("kill {component}")).await;
+        kubernetes.order(&format!("start {component}")).await;
+        true
+    }
+
+    async fn with_kubeconfig(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<String, String> {
+        let mut command = match self {
+            Cluster::Own(kubernetes) => on_node(kubernetes, &[&[program], arguments].concat()),
+            Cluster::Existing(existing) => {
+                let mut command = existing.tools.command(program);
+                command.args(arguments).env("KUBECONFIG", &existing.kubeconfig);
+                command
+            }
+        };
+        command.current_dir(repository());
+        output(command, input).await
+    }
+}
+
+impl Existing {
+    fn find(kubeconfig: PathBuf) -> Option<Existing> {
+        let config = Kubeconfig::read_from(&kubeconfig)
+            .unwrap_or_else(|error| panic!("GAUZE_TEST_KUBECONFIG={}: {error}", kubeconfig.display()));
+        let context = config.current_context.unwrap_or_default();
+        let makers = [("kind-", Maker::Kind, "kind"), ("k3d-", Maker::K3d, "k3d")];
+        let found = makers.iter().find_map(|(prefix, maker, tool)| {
+            Some((context.strip_prefix(prefix)?.to_owned(), *maker, *tool))
+        });
+        // These tests delete namespaces and custom resource definitions.
+        let Some((name, maker, tool)) = found else {
+            panic!(
+                "GAUZE_TEST_KUBECONFIG: context `{context}` is neither of kind (kind-…) nor of k3d (k3d-…)"
+            )
+        };
+        let tools = Tools::find(&["kubectl", "helm", "docker", "python3", tool])?;
+        Some(Existing { tools, kubeconfig, maker, name })
+    }
+}
+
+/// A cluster of our own with cluster DNS.
+async fn own() -> Option<Kubernetes> {
+    let tools = Tools::find(&[
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kube-proxy",
+        "kubelet",
+        "kubectl",
+        "helm",
+        "coredns",
+        "containerd",
+        "runc",
+        "iptables",
+        "conntrack",
+        "ip",
+        "nsenter",
+        "openssl",
+        "python3",
+    ])?;
+    if !Path::new("/usr/lib/cni/bridge").exists() {
+        return skip("a cluster of our own needs containernetworking-plugins in /usr/lib/cni");
+    }
+    let root = Command::new("unshare").args(["--mount", "--net", "--pid", "--fork", "true"]).status();
+    if !root.is_ok_and(|status| status.success()) {
+        return skip("a cluster of our own needs root; GAUZE_TEST_KUBECONFIG names one of kind or k3d");
+    }
+    let images = tempfile::tempdir().expect("a temporary folder");
+    let made = make_images("node-images.json", parent(&tools.path_of("coredns")), &images);
+    let kubernetes = Kubernetes::start(tools, "cluster").await;
+    for image in made {
+        kubernetes.order(&format!("load {}", image.display())).await;
+    }
+    let dns = repository().join("tests/rig/cluster-dns.yaml");
+    let apply = ["kubectl", "apply", "-f", dns.to_str().expect("a path of text")];
+    output(on_node(&kubernetes, &apply), "").await.expect("its objects are valid");
+    let ready = ["kubectl", "rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=60s"];
+    output(on_node(&kubernetes, &ready), "").await.expect("cluster DNS answers");
+    Some(kubernetes)
+}
+
+fn on_node(kubernetes: &Kubernetes, arguments: &[&str]) -> Command {
+    let mut command = kubernetes.tools().command(repository().join("tests/rig/kubernetes"));
+    command.arg("run").arg(kubernetes.folder()).args(arguments);
+    command
+}
+
+/// Makes the images of a list in `tests/rig` from the programs in this folder.
+fn make_images(list: &str, programs: &Path, out: &TempDir) -> Vec<PathBuf> {
+    let rig = repository().join("tests/rig");
+    let made = Command::new("python3")
+        .arg(rig.join("image.py"))
+        .args([&rig.join(list), programs, out.path()])
+        .status()
+        .expect("python3 runs");
+    assert!(made.success(), "the images of {list} are not made");
+    let files = std::fs::read_dir(out.path()).expect("it was written");
+    files.map(|entry| entry.expect("it can be read").path()).collect()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().expect("a program lies in a folder")
+}
