@@ -307,3 +307,6 @@ impl Decision {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
