@@ -11,6 +11,7 @@ mod exit; // exit codes
 mod explain; // what happens to a request
 mod files; // a directory of YAML
 mod get; // objects and their conditions
+mod inject; // the sidecar in files
 mod output; // tables, JSON, YAML
 mod pod; // what commands want to know of a pod
 mod proxy; // what one sidecar knows
@@ -62,6 +63,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Look into one sidecar
     Proxy(proxy::Arguments),
+    /// Put the sidecar into pods and pod templates of a file, as the cluster would
+    Inject(Box<inject::Arguments>),
     /// Explain a problem code, and how to solve the problem
     Docs(docs::Arguments),
     /// Print the version
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Command::Delete(arguments) => apply::delete(&arguments, &place),
         Command::Explain(arguments) => block_on(explain::run(arguments, &place)),
         Command::Proxy(arguments) => block_on(proxy::run(arguments, &place)),
+        Command::Inject(arguments) => inject::run(*arguments, &place),
         Command::Docs(arguments) => docs::run(arguments),
         Command::Version(arguments) => block_on(version::run(arguments, &place)),
         Command::Split(arguments) => block_on(split::run(arguments, &place)),
@@ -133,6 +137,8 @@ mod tests {
             "gauze explain shop/web GET http://cart/items -H x-user:7",
             "gauze proxy clusters web",
             "gauze docs M3003",
+            "gauze inject deployment.yaml --namespace-label gauze.dev/inject=enabled",
+            "gauze inject - --explain",
             "gauze apply -f route.yaml --directory elsewhere",
             "gauze --context dev proxy clusters shop/web",
             "gauze proxy log web -n shop --context dev --level debug",

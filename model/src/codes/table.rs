@@ -220,6 +220,9 @@ TRUST_NOT_WRITTEN 2013, "The namespace of the pod could not be given the roots o
 BUNDLE_NOT_WRITTEN 2014, "The API server cannot be told by whom it knows the webhook",
     "The `caBundle` of the MutatingWebhookConfiguration could not be read or written. Until it is there, pods that ask for a sidecar are refused.",
     "The message names the reason: the object is missing (install the chart), has another name (`--webhook-configuration`), or may not be changed (RBAC).";
+INJECT_MISPLACED 2015, "`gauze.dev/inject` stands where it has no effect",
+    "The label or annotation is the object's own, and pods are made from its template, which does not have it.",
+    "Write it into the `metadata` of the pod template, or label the namespace.";
 
 // M21: what `gauze check` finds of pods.
 SIDECAR_MISSING 2101, "A pod should have a sidecar and has none",
