@@ -2,12 +2,12 @@
 //! `gauze_xds::DeltaServer`, who may ask for what by [`crate::permission`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gauze_model::SpiffeId;
 use gauze_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
@@ -48,21 +48,30 @@ impl Ads {
         self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Responses>, Status> {
+        // Who shows a certificate of the mesh may stay as long as it is good.
         let peer = request.extensions().get::<Peer>();
-        let identity = peer.and_then(|peer| peer.identity.clone()).ok_or(Refusal::NoCertificate)?;
+        let (identity, expires) = peer
+            .and_then(|peer| Some((peer.identity.clone()?, peer.expires?)))
+            .ok_or(Refusal::NoCertificate)?;
         let (sender, responses) = mpsc::channel(QUEUE);
-        tokio::spawn(self.carry(identity, request.into_inner(), sender));
+        tokio::spawn(self.carry(identity, expires, request.into_inner(), sender));
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 
     async fn carry(
         self,
         identity: SpiffeId,
+        expires: SystemTime,
         requests: Streaming<DeltaDiscoveryRequest>,
         sender: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     ) {
         let metrics = Arc::clone(&self.metrics);
-        let Err(refusal) = self.converse(&identity, requests, &sender).await else { return };
+        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let refusal = tokio::select! {
+            ended = self.converse(&identity, requests, &sender) => ended,
+            () = sleep(left) => Err(Refusal::CertificateExpired),
+        };
+        let Err(refusal) = refusal else { return };
         let status = Status::from(refusal);
         let code = format!("{:?}", status.code());
         metrics.streams_refused.with_label_values(&[&code]).inc();

@@ -31,6 +31,8 @@ pub enum Refusal {
     TooManyNames,
     #[error("the client's message cannot be read: {0}")]
     Unreadable(String),
+    #[error("the certificate with which this stream was opened has expired; open another with the next one")]
+    CertificateExpired,
     #[error("newer streams of the same pod have taken its place")]
     Replaced,
     #[error("the client did not take a response within {0:?}")]
@@ -53,6 +55,7 @@ impl From<Refusal> for Status {
             Refusal::TooManyNames => Status::resource_exhausted(text),
             Refusal::Replaced => Status::aborted(text),
             Refusal::TooSlow(_) => Status::deadline_exceeded(text),
+            Refusal::CertificateExpired => Status::unavailable(text),
             Refusal::GoElsewhere(_) => Status::unavailable(text),
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gauze_model::SpiffeId;
 use rustls::ServerConfig;
@@ -20,6 +20,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use crate::metrics::Metrics;
 
@@ -41,6 +43,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// From its certificate, if it showed one.
     pub identity: Option<SpiffeId>,
+    /// When that certificate ends.
+    pub expires: Option<SystemTime>,
 }
 
 /// Accepts connections until the returned stream is dropped, and yields those that were let in.
@@ -103,7 +107,9 @@ impl Door {
             Ok(Err(error)) => return self.refuse(address, "tls", &error.to_string()),
             Err(_) => return self.refuse(address, "time", "no handshake in time"),
         };
-        let peer = Peer { address, identity: identity(&stream, &self.trust_domain) };
+        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let identity = leaf.and_then(|leaf| identity_of(leaf, &self.trust_domain));
+        let peer = Peer { address, identity, expires: leaf.and_then(expires) };
         let (places, leaves) = match peer.identity {
             Some(_) => (&self.members, None),
             None => (&self.strangers, Some(Box::pin(sleep(STRANGER_LIFE)))),
@@ -120,11 +126,6 @@ impl Door {
     }
 }
 
-/// The client's identity: its leaf was verified.
-fn identity(stream: &TlsStream<TcpStream>, trust_domain: &str) -> Option<SpiffeId> {
-    identity_of(stream.get_ref().1.peer_certificates()?.first()?, trust_domain)
-}
-
 /// The identity of a verified leaf, which must name exactly one, and of our trust domain.
 pub(crate) fn identity_of(leaf: &CertificateDer<'_>, trust_domain: &str) -> Option<SpiffeId> {
     let leaf = webpki::EndEntityCert::try_from(leaf).ok()?;
@@ -132,6 +133,13 @@ pub(crate) fn identity_of(leaf: &CertificateDer<'_>, trust_domain: &str) -> Opti
     let (Some(name), None) = (names.next(), names.next()) else { return None };
     let id: SpiffeId = name.parse().ok()?;
     (id.trust_domain == trust_domain).then_some(id)
+}
+
+/// When a verified leaf ends.
+fn expires(leaf: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// A connection after its handshake.

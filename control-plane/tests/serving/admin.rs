@@ -126,7 +126,7 @@ async fn a_directory_has_one_socket_which_is_its_users_alone() {
     let running = Running::start(directory.path()).await;
     let socket = running.path("control-plane.sock");
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    let refused = Running::try_start(directory.path()).await.err().unwrap().to_string();
+    let refused = Running::try_start(directory.path(), &[]).await.err().unwrap().to_string();
     assert!(
         refused.contains("another control plane serves") && refused.contains("--admin-socket"),
         "{refused}"

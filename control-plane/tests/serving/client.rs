@@ -97,13 +97,17 @@ pub(crate) fn write(directory: &Path, name: &str, text: &str) {
 
 impl Running {
     pub(crate) async fn start(directory: &Path) -> Running {
-        Running::try_start(directory).await.unwrap()
+        Running::try_start(directory, &[]).await.unwrap()
     }
 
-    pub(crate) async fn try_start(directory: &Path) -> anyhow::Result<Running> {
+    pub(crate) async fn start_with(directory: &Path, flags: &[&str]) -> Running {
+        Running::try_start(directory, flags).await.unwrap()
+    }
+
+    pub(crate) async fn try_start(directory: &Path, flags: &[&str]) -> anyhow::Result<Running> {
         let directory = directory.to_owned();
         let arguments = ["gauze-control-plane", "--directory", directory.to_str().unwrap()];
-        let settings = Settings::try_parse_from(arguments).unwrap();
+        let settings = Settings::try_parse_from(arguments.iter().chain(flags)).unwrap();
         let control_plane = ControlPlane::start(&settings, Logging::none()).await?;
         let line: Value = serde_json::from_str(&control_plane.listening().unwrap()).unwrap();
         let address = |of: &str| line["listening"][of][0].as_str().unwrap().parse().unwrap();

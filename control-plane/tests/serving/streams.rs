@@ -230,3 +230,22 @@ async fn a_name_that_does_not_exist_is_answered_at_once_and_again_when_it_does()
     web.until(|client| client.snapshot().listeners.contains_key(&name)).await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_stream_ends_with_the_certificate_that_opened_it() {
+    let directory = shop();
+    let running = Running::start_with(directory.path(), &["--certificate-life", "5s"]).await;
+    let mut web = Proxy::connect(&running, "web-0").await;
+    let ended = loop {
+        match web.stream.next().await {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::Unavailable);
+    assert!(ended.message().contains("has expired"), "{ended}");
+    // With the next certificate it goes on.
+    let mut web = Proxy::connect(&running, "web-0").await;
+    web.take_one().await;
+    running.stop().await;
+}
