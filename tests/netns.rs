@@ -1,11 +1,13 @@
 //! Pods as network namespaces with real redirect rules, programmed by `gauze-proxy redirect`: what only a kernel can
 //! prove. `cargo test -p gauze-tests -- netns::` runs these alone; they need root.
 
+mod image;
 mod node;
+mod probes;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::harness::eventually::{eventually, holds};
 use crate::harness::mesh::NAMESPACE;
@@ -28,13 +30,21 @@ struct Pods {
     control_plane_address: String,
 }
 
+/// What differs from a pod without wishes.
+#[derive(Clone, Copy, Default)]
+struct Wishes<'a> {
+    /// Arguments of the redirect step of every pod.
+    redirect: &'a [&'a str],
+    /// Further arguments of the sidecar of `cart`.
+    cart: &'a [String],
+}
+
 impl Pods {
     async fn start() -> Option<Pods> {
-        Pods::start_with(&[]).await
+        Pods::start_with(Wishes::default()).await
     }
 
-    /// With these arguments for the redirect step of every pod.
-    async fn start_with(redirect: &[&str]) -> Option<Pods> {
+    async fn start_with(wishes: Wishes<'_>) -> Option<Pods> {
         let node = Node::start().await?;
         let web = node.pod("web", 11);
         let cart = node.pod("cart", 12);
@@ -49,12 +59,14 @@ impl Pods {
         };
         fs::create_dir(pods.directory()).expect("a new folder");
         pods.apply("namespace.yaml", &objects::namespace(NAMESPACE, &["web", "cart"]));
-        pods.apply("pods.yaml", &(pod("web", web) + "---\n" + &pod("cart", cart)));
+        pods.apply("web.yaml", &pod("web", web, "permissive"));
+        pods.set_mtls("permissive");
         pods.apply("cart.yaml", &service(cart));
         pods.start_control_plane().await;
         for (name, addresses) in [("web", web), ("cart", cart)] {
-            pods.redirect(name, redirect);
-            let sidecar = pods.sidecar(name, addresses).await;
+            pods.redirect(name, wishes.redirect);
+            let further = if name == "cart" { wishes.cart } else { &[] };
+            let sidecar = pods.sidecar(name, addresses, further).await;
             pods.sidecars.push(sidecar);
         }
         for name in ["cart", "plain"] {
@@ -76,6 +88,21 @@ impl Pods {
         fs::write(self.directory().join(file), yaml).expect("the folder is ours");
     }
 
+    /// Whether `cart` lets in plaintext; the sidecar hears of it a moment later.
+    fn set_mtls(&self, mtls: &str) {
+        self.apply("cart-pod.yaml", &pod("cart", self.cart, mtls));
+    }
+
+    /// The same, and the sidecar has heard of it.
+    async fn with_mtls(&self, mtls: &str) {
+        self.set_mtls(mtls);
+        eventually(&format!("cart is {mtls}"), async || {
+            let answer = self.get("plain", &self.cart[0].to_string(), "/mtls");
+            holds(answer.contains("x-app: cart") == (mtls == "permissive"), answer)
+        })
+        .await;
+    }
+
     async fn start_control_plane(&mut self) {
         let program = crate::harness::programs::program("gauze-control-plane");
         let mut command = self.node.command(Place::Node, 0, program);
@@ -89,17 +116,21 @@ impl Pods {
         self.node.run(Place::Pod(pod), 0, self.node.proxy(), &arguments);
     }
 
-    async fn sidecar(&self, name: &str, addresses: [IpAddr; 2]) -> Process {
+    /// As kubelet does: what the sidecar mounts is a copy that its user may read.
+    async fn mount(&self, name: &str, mounted: &Path) {
         let token = self.directory().join(format!(".gauze/tokens/{NAMESPACE}.{name}"));
         eventually("the pod's token", async || holds(token.exists(), "no file")).await;
-        // As the kubelet does: what the sidecar mounts is a copy that its user may read.
-        let mounted = self.node.folder().join(name);
-        fs::create_dir(&mounted).expect("a new folder");
-        std::os::unix::fs::chown(&mounted, Some(PROXY_USER), None).expect("root may");
+        fs::create_dir_all(mounted).expect("a new folder");
+        std::os::unix::fs::chown(mounted, Some(PROXY_USER), None).expect("root may");
         for (source, file) in [(token, "token"), (self.directory().join(".gauze/trust.pem"), "trust.pem")] {
             fs::copy(source, mounted.join(file)).expect("the source is there");
             std::os::unix::fs::chown(mounted.join(file), Some(PROXY_USER), None).expect("root may");
         }
+    }
+
+    async fn sidecar(&self, name: &str, addresses: [IpAddr; 2], further: &[String]) -> Process {
+        let mounted = self.node.folder().join(name);
+        self.mount(name, &mounted).await;
         let mut command = self.node.command(Place::Pod(name), PROXY_USER, self.node.proxy());
         command.args(["--mode", "transparent", "--control-plane", &self.control_plane_address]);
         command.args(["--namespace", NAMESPACE, "--pod", name, "--service-account", name, "--app", name]);
@@ -110,6 +141,7 @@ impl Pods {
         {
             command.arg(flag).arg(mounted.join(file));
         }
+        command.args(further);
         Process::spawn(name, command).await
     }
 
@@ -131,7 +163,7 @@ impl Pods {
     }
 }
 
-fn pod(name: &str, [v4, v6]: [IpAddr; 2]) -> String {
+fn pod(name: &str, [v4, v6]: [IpAddr; 2], mtls: &str) -> String {
     let pod = objects::Pod {
         namespace: NAMESPACE,
         name,
@@ -140,7 +172,7 @@ fn pod(name: &str, [v4, v6]: [IpAddr; 2]) -> String {
         account: name,
         address: SocketAddr::new(v4, PORT),
         meshed: true,
-        annotations: &[],
+        annotations: &[("gauze.dev/mtls", mtls)],
     };
     pod.yaml()
         .replace(&format!("podIPs: [{{ip: {v4}}}]"), &format!("podIPs: [{{ip: {v4}}}, {{ip: \"{v6}\"}}]"))
@@ -200,26 +232,56 @@ async fn a_request_between_two_pods_is_never_seen_in_clear_on_the_wire() {
 #[tokio::test]
 async fn no_port_of_the_sidecar_and_no_loopback_port_of_the_app_is_reached_from_another_pod() {
     let Some(pods) = Pods::start().await else { return };
-    for address in pods.cart.map(|address| address.to_string()) {
-        for port in [15000, 15001, 15006, PORT + 1] {
-            for from in ["plain", "web"] {
-                let answer = pods.client(from, APP_USER, &["bytes", &address, &port.to_string()]);
-                let refused = answer == "closed" || answer.contains("gauze-error: M");
-                assert!(refused, "{from} got `{answer}` from {address}:{port}");
+    for mtls in ["permissive", "strict"] {
+        pods.with_mtls(mtls).await;
+        for address in pods.cart.map(|address| address.to_string()) {
+            for port in [15000, 15001, 15006, PORT + 1] {
+                for from in ["plain", "web"] {
+                    let answer = pods.client(from, APP_USER, &["bytes", &address, &port.to_string()]);
+                    let refused = answer == "closed" || answer.contains("gauze-error: M");
+                    assert!(refused, "{mtls}: {from} got `{answer}` from {address}:{port}");
+                }
+            }
+            for (page, status) in [
+                ("/metrics", 200),
+                ("/ready", 200),
+                ("/live", 200),
+                ("/config_dump", 404),
+                ("/quitquitquit", 403),
+            ] {
+                let answer = pods.client("plain", APP_USER, &["get", &address, "15020", page]);
+                assert!(
+                    answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                    "{mtls}: {page} at {address}: {answer}"
+                );
             }
         }
     }
-    assert!(
-        pods.get("plain", &pods.cart[0].to_string(), "/still").contains("x-app: cart"),
-        "it still serves"
-    );
+    pods.with_mtls("permissive").await; // it still serves
+}
+
+#[tokio::test]
+async fn a_strict_pod_gives_no_byte_of_its_app_to_a_pod_without_a_sidecar() {
+    let Some(pods) = Pods::start().await else { return };
+    pods.with_mtls("strict").await;
+    for address in pods.cart.map(|address| address.to_string()) {
+        // The declared port, the one that nothing declares and whose server speaks first, one that nobody listens on.
+        for port in [PORT, PORT + 2, PORT + 9].map(|port| port.to_string()) {
+            for verb in ["bytes", "listen"] {
+                let answer = pods.client("plain", APP_USER, &[verb, &address, &port]);
+                let refused = answer == "closed" || answer.contains("gauze-error: M");
+                assert!(refused, "{verb} of {address}:{port} got `{answer}`");
+            }
+        }
+        let answer = pods.get("web", &address, "/meshed");
+        assert!(answer.contains("x-app: cart"), "a meshed pod is let in at {address}: {answer}");
+    }
 }
 
 #[tokio::test]
 async fn an_endpoint_sees_the_apps_port_only_through_rules_that_skip_it_or_not() {
-    let Some(pods) =
-        Pods::start_with(&["--skip-inbound-ports", "8082", "--skip-outbound-ports", "8082"]).await
-    else {
+    let redirect = ["--skip-inbound-ports", "8082", "--skip-outbound-ports", "8082-8083"];
+    let Some(pods) = Pods::start_with(Wishes { redirect: &redirect, ..Wishes::default() }).await else {
         return;
     };
     let cart = pods.cart[0].to_string();
@@ -264,8 +326,11 @@ async fn a_public_address_passes_with_the_control_plane_down() {
 async fn a_sidecar_whose_rules_do_not_hold_is_not_ready_and_says_why() {
     let Some(pods) = Pods::start().await else { return };
     let bare = pods.node.pod("bare", 14);
-    pods.apply("bare.yaml", &(objects::namespace(NAMESPACE, &["bare"]) + "---\n" + &pod("bare", bare)));
-    let sidecar = pods.sidecar("bare", bare).await;
+    pods.apply(
+        "bare.yaml",
+        &(objects::namespace(NAMESPACE, &["bare"]) + "---\n" + &pod("bare", bare, "permissive")),
+    );
+    let sidecar = pods.sidecar("bare", bare, &[]).await;
     sidecar.logs("redirect").await;
     let answer = pods.client("bare", PROXY_USER, &["get", "127.0.0.1", "15020", "/ready"]);
     assert!(answer.contains(" 503 ") && answer.contains("redirect"), "{answer}");

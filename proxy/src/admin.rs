@@ -262,10 +262,13 @@ impl Admin {
     }
 
     fn ready(&self) -> Answer {
-        match self.proxy.not_ready_because().as_slice() {
-            [] => text(StatusCode::OK, "ready\n"),
-            reasons => text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
+        let mut reasons: Vec<String> =
+            self.proxy.not_ready_because().into_iter().map(str::to_owned).collect();
+        if reasons.is_empty() {
+            return text(StatusCode::OK, "ready\n");
         }
+        reasons.extend(self.proxy.control_plane.trouble().map(|trouble| format!("last problem: {trouble}")));
+        text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
     }
 
     fn metrics(&self) -> Answer {

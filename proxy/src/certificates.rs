@@ -104,6 +104,7 @@ impl Certificates {
                 Ok(life) => {
                     tracing::info!(identity = %self.identity, life_s = life.as_secs(), "certificate received");
                     self.metrics.certificate_renewals.inc();
+                    self.control_plane.note(None);
                     (backoff, complaint) = (retry(Some(life)), Complaint::default());
                     half_life(life, fastrand::f64())
                 }
@@ -119,8 +120,9 @@ impl Certificates {
     }
 
     fn complain(&self, error: &CertificateError, complaint: &mut Complaint) {
+        let code = self.code(error).map(|code| code.to_string());
+        self.control_plane.note(Some(format!("{} {error}", code.as_deref().unwrap_or_default())));
         if complaint.is_new(error) {
-            let code = self.code(error).map(|code| code.to_string());
             tracing::warn!(code, %error, "no new certificate; trying again");
         }
     }

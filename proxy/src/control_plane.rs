@@ -4,8 +4,8 @@
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gauze_model::{Code, SpiffeId};
@@ -25,6 +25,8 @@ pub struct ControlPlane {
     identity: SpiffeId,
     /// How many addresses have failed.
     turn: AtomicUsize,
+    /// Why the last request for a certificate or for configuration failed, until one succeeds.
+    trouble: Mutex<Option<String>>,
 }
 
 /// The control plane cannot be reached or is not who it should be.
@@ -57,7 +59,18 @@ impl ControlPlane {
             names: settings.addresses.clone(),
             identity: SpiffeId::control_plane(&settings.trust_domain, &settings.system_namespace),
             turn: AtomicUsize::new(0),
+            trouble: Mutex::default(),
         }
+    }
+
+    /// Why we have nothing from it, for whoever asks why this proxy is not ready.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes why a request failed, or that one succeeded.
+    pub fn note(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// A new connection to the first address that answers as the control plane. Names are resolved anew

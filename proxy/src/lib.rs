@@ -70,6 +70,7 @@ use crate::trace::LogLevel;
 /// What all threads of a proxy share. Nothing in it is locked on the request path.
 pub struct Proxy {
     pub settings: Settings,
+    pub control_plane: Arc<ControlPlane>,
     pub config: Arc<Config>,
     pub tls: Tls,
     pub metrics: Arc<Metrics>,
@@ -154,12 +155,18 @@ pub async fn run(
     let (config, asks) =
         Config::new(&settings.interception.mesh_networks, settings.limits.answer_timeout, missing);
     let config = Arc::new(config);
-    let ads =
-        Ads::new(&settings, control_plane, certificates.subscribe(), asks, config.clone(), metrics.clone());
+    let ads = Ads::new(
+        &settings,
+        control_plane.clone(),
+        certificates.subscribe(),
+        asks,
+        config.clone(),
+        metrics.clone(),
+    );
 
     let access_log = access_log(&settings.observing, &metrics)?;
     let self_check = SelfCheck::new(settings.interception.mode);
-    let proxy = Arc::new(Proxy { settings, config, tls, metrics, access_log, self_check });
+    let proxy = Arc::new(Proxy { settings, control_plane, config, tls, metrics, access_log, self_check });
     let admin = Arc::new(Admin::new(proxy.clone(), certificates.subscribe(), log_level));
 
     let draining = watch::Sender::new(false);
@@ -232,6 +239,7 @@ impl Proxy {
         let (config, _asks) =
             Config::new(&settings.interception.mesh_networks, settings.limits.answer_timeout, missing);
         Proxy {
+            control_plane: Arc::new(ControlPlane::new(&settings.control_plane)),
             config: Arc::new(config),
             tls: Tls::new(&settings.control_plane.trust_domain),
             metrics,

@@ -209,6 +209,7 @@ impl Worker {
         let limit = settings.limits.answer_timeout;
         let (config, _asks) = crate::config::Config::new(networks, limit, metrics.answers_missing.clone());
         let proxy = Proxy {
+            control_plane: Arc::new(crate::control_plane::ControlPlane::new(&settings.control_plane)),
             tls: crate::tls::Tls::new("cluster.local"),
             self_check: crate::self_check::SelfCheck::new(settings.interception.mode),
             config: Arc::new(config),

@@ -1,5 +1,5 @@
 """A client: `get ADDRESS PORT PATH`, `listen ADDRESS PORT` (what a server says first), `late ADDRESS PORT PATH` (three silent
-seconds first), `bytes ADDRESS PORT` (sends a line, prints what comes). Prints one line; `closed` if the connection yields nothing."""
+seconds first), `bytes ADDRESS PORT` (sends a line, prints what comes), `connect ADDRESS PORT` (`connected`). Prints one line; `closed` if the connection yields nothing."""
 import socket, sys, time
 
 verb, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -26,7 +26,7 @@ try:
         connection.sendall(request.encode())
     if verb == "bytes":
         connection.sendall(b"GET /bytes HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\r\n")
-    answer = read(connection)
+    answer = b"connected" if verb == "connect" else read(connection)
 except OSError:
     answer = b""
 print(answer.decode(errors="replace").replace("\r\n", "|").replace("\n", "|") or "closed")

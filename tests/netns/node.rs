@@ -19,7 +19,7 @@ pub(crate) const PROXY_USER: u32 = 1337;
 pub(crate) const APP_USER: u32 = 1000;
 
 /// The distribution's: users of the pods may not run one that lies in somebody's home.
-const PYTHON: &str = "/usr/bin/python3";
+pub(super) const PYTHON: &str = "/usr/bin/python3";
 
 pub(crate) struct Node {
     holder: Child,
@@ -151,7 +151,7 @@ impl Node {
         self.run(place, user, PYTHON, &arguments).trim().to_owned()
     }
 
-    fn install(&self, name: &str) -> PathBuf {
+    pub(super) fn install(&self, name: &str) -> PathBuf {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("netns").join(format!("{name}.py"));
         let target = self.folder.path().join(format!("{name}.py"));
         fs::copy(source, &target).expect("a script of ours");

@@ -123,6 +123,7 @@ impl Ads {
                 Ok(stream) => {
                     if !denied {
                         tracing::info!("configuration stream open");
+                        self.control_plane.note(None);
                     }
                     self.converse(stream).await
                 }
@@ -135,6 +136,7 @@ impl Ads {
             if begun.elapsed() > STABLE {
                 (backoff, complaint) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), Complaint::default());
             }
+            self.control_plane.note(Some(format!("{} {error}", error.code())));
             if complaint.is_new(&error) {
                 tracing::warn!(code = %error.code(), %error, "no configuration stream; what is in use goes on");
             }

@@ -55,8 +55,7 @@ pub(super) struct Step {
 /// No connection, no HTTP, or too many redirects; a status of any kind is an answer.
 pub(super) async fn get(app: &App, get: &HttpGet, purpose: Purpose) -> Result<StatusCode, Failure> {
     let headers = headers(get, purpose);
-    let mut step =
-        Step { port: get.port, is_tls: get.is_tls, target: get.target.clone(), host: get.host.clone() };
+    let mut step = Step::first(get);
     for _ in 0..REDIRECTS_MAX {
         let (status, location) = ask(app, &step, &headers).await?;
         match location.and_then(|location| step.next(app, status, &location)) {
