@@ -4,3 +4,4 @@
 mod chart; // what Helm installs, changes and takes back
 mod cli; // what `gauze` finds in a cluster, and says when it may not look
 mod smoke; // the server can do what the rest relies on
+mod source; // objects come from there, whatever happens to it

@@ -6,12 +6,14 @@ pub(crate) mod app;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod eventually;
+pub(crate) mod kube_mesh;
 pub(crate) mod kubernetes;
 pub(crate) mod load;
 pub(crate) mod mesh;
 pub(crate) mod objects;
 pub(crate) mod process;
 pub(crate) mod programs;
+pub(crate) mod relay;
 pub(crate) mod tools;
 
 pub(crate) use app::App;

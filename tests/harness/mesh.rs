@@ -1,7 +1,7 @@
 //! A whole mesh on the loopback: a directory of objects, the real control plane, real sidecars in mode `none`.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
@@ -83,7 +83,7 @@ impl Mesh {
         self.control_plane = None;
     }
 
-    pub(crate) fn directory(&self) -> &std::path::Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.folder.path()
     }
 
@@ -162,34 +162,17 @@ impl Mesh {
         name: &str,
         app: &str,
         address: SocketAddr,
-        token: &std::path::Path,
+        token: &Path,
         options: &SidecarOptions<'_>,
     ) -> Vec<String> {
-        let socket = self.folder.path().join(".gauze").join(format!("{name}.sock"));
-        let roots = self.folder.path().join(".gauze/trust.pem");
-        let mut arguments: Vec<String> = [
-            ("--control-plane", self.listen.to_string()),
-            ("--trust-roots", roots.display().to_string()),
-            ("--token", token.display().to_string()),
-            ("--namespace", NAMESPACE.to_owned()),
-            ("--pod", name.to_owned()),
-            ("--service-account", app.to_owned()),
-            ("--pod-ip", address.ip().to_string()),
-            ("--app", app.to_owned()),
-            ("--app-version", options.version.to_owned()),
-            ("--mode", "none".to_owned()),
-            ("--admin-listen", "127.0.0.1:0".to_owned()),
-            ("--metrics-listen", "127.0.0.1:0".to_owned()),
-            ("--admin-socket", socket.display().to_string()),
-            ("--mesh-networks", "10.0.0.0/8,127.0.0.0/8".to_owned()),
-        ]
-        .into_iter()
-        .flat_map(|(flag, value)| [flag.to_owned(), value])
-        .collect();
-        for dialled in options.dials {
-            arguments.extend(["--outbound".to_owned(), format!("127.0.0.1:0={dialled}")]);
-        }
-        arguments
+        let surroundings = Surroundings {
+            control_plane: self.listen,
+            roots: &self.folder.path().join(".gauze/trust.pem"),
+            token,
+            socket: &self.folder.path().join(".gauze").join(format!("{name}.sock")),
+            namespace: NAMESPACE,
+        };
+        surroundings.arguments(name, app, address, options)
     }
 
     /// The workload token that the control plane makes for a pod of the directory.
@@ -203,6 +186,50 @@ impl Mesh {
     pub(crate) async fn ask(&self, path: &str) -> Value {
         let socket = self.folder.path().join(".gauze/control-plane.sock");
         ask_socket(&socket, path).await
+    }
+}
+
+/// What a sidecar finds around it.
+pub(crate) struct Surroundings<'a> {
+    pub control_plane: SocketAddr,
+    pub roots: &'a Path,
+    pub token: &'a Path,
+    pub socket: &'a Path,
+    pub namespace: &'a str,
+}
+
+impl Surroundings<'_> {
+    /// What a sidecar in mode `none` is started with.
+    pub(crate) fn arguments(
+        &self,
+        name: &str,
+        app: &str,
+        address: SocketAddr,
+        options: &SidecarOptions<'_>,
+    ) -> Vec<String> {
+        let mut arguments: Vec<String> = [
+            ("--control-plane", self.control_plane.to_string()),
+            ("--trust-roots", self.roots.display().to_string()),
+            ("--token", self.token.display().to_string()),
+            ("--namespace", self.namespace.to_owned()),
+            ("--pod", name.to_owned()),
+            ("--service-account", app.to_owned()),
+            ("--pod-ip", address.ip().to_string()),
+            ("--app", app.to_owned()),
+            ("--app-version", options.version.to_owned()),
+            ("--mode", "none".to_owned()),
+            ("--admin-listen", "127.0.0.1:0".to_owned()),
+            ("--metrics-listen", "127.0.0.1:0".to_owned()),
+            ("--admin-socket", self.socket.display().to_string()),
+            ("--mesh-networks", "10.0.0.0/8,127.0.0.0/8".to_owned()),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect();
+        for dialled in options.dials {
+            arguments.extend(["--outbound".to_owned(), format!("127.0.0.1:0={dialled}")]);
+        }
+        arguments
     }
 }
 
@@ -251,7 +278,7 @@ impl Sidecar {
 }
 
 /// One GET over a Unix socket, as JSON.
-pub(crate) async fn ask_socket(socket: &std::path::Path, path: &str) -> Value {
+pub(crate) async fn ask_socket(socket: &Path, path: &str) -> Value {
     use http_body_util::{BodyExt, Empty};
     let stream = tokio::net::UnixStream::connect(socket).await.expect("the socket is there");
     let stream = hyper_util::rt::TokioIo::new(stream);

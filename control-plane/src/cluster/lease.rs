@@ -36,6 +36,12 @@ impl Observed {
 /// How long a holder may be silent before others take its Lease.
 pub(super) const LIFE: Duration = Duration::from_secs(15);
 
+/// As exact as a Lease can say it, so that what is read back is what was written.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
 /// The Lease as `holder` writes it now: taken, if somebody else held it before.
 pub(super) fn renewed(former: Option<Lease>, name: &str, holder: &str, life: Duration) -> Lease {
     let mut lease = former.unwrap_or_default();
@@ -47,7 +53,7 @@ pub(super) fn renewed(former: Option<Lease>, name: &str, holder: &str, life: Dur
         owner_references: lease.metadata.owner_references,
         ..ObjectMeta::default()
     };
-    let now = MicroTime(Timestamp::now());
+    let now = MicroTime(now());
     let mut spec = lease.spec.take().unwrap_or_default();
     if spec.holder_identity.as_deref() != Some(holder) {
         spec.lease_transitions = Some(spec.lease_transitions.map_or(0, |count| count.saturating_add(1)));
@@ -90,6 +96,13 @@ mod tests {
         ] {
             assert_eq!(observed.may_be_taken(&lease, "us", now), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_as_it_was() {
+        let lease = renewed(None, "gauze", "us", LIFE);
+        let read: Lease = serde_json::from_value(serde_json::to_value(&lease).unwrap()).unwrap();
+        assert_eq!(read, lease);
     }
 
     #[test]
