@@ -99,7 +99,7 @@ fn labels_of_namespaces_come_from_the_file_or_a_flag() {
 fn a_label_beside_the_template_has_no_effect_and_is_reported() {
     let yaml =
         workload("Deployment", "").replace("name: web,", "name: web, labels: {gauze.dev/inject: enabled},");
-    assert_eq!(injected(&yaml, &[]).1, ["Deployment shop/web: no not-asked M2015"]);
+    assert_eq!(injected(&yaml, &[]).1, ["Deployment shop/web: no not-asked M2014"]);
 }
 
 #[test]

@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use super::trust::{Trust, TrustError};
 use crate::inject::{Injector, random_word};
 use crate::metrics::Metrics;
 use crate::port::OwnCertificate;
@@ -40,8 +41,11 @@ const CONNECTIONS_MAX: usize = 256;
 /// How long a connection may be used; then its client makes a new one, to any replica.
 const CONNECTION_LIFE: Duration = Duration::from_secs(120);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// From a request's first byte to its answer; the API server waits 5 s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a review may take to arrive. With the write of the roots ([`Trust::ensure`]) this stays below the 5 s that
+/// the API server waits.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long what is in flight may take to end when its connection does.
+const END_TIMEOUT: Duration = Duration::from_secs(4);
 /// Largest review that is read, in bytes: a pod is at most 3 MiB, the API server's own limit.
 const REVIEW_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// How long accepting rests when the process is out of file descriptors.
@@ -53,6 +57,7 @@ pub(crate) struct Webhook {
     pub(crate) settings: Arc<Settings>,
     pub(crate) push: Arc<Push>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) trust: Trust,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -109,7 +114,7 @@ impl Webhook {
             async move { Ok::<_, Infallible>(webhook.answer(request).await) }
         });
         let mut server = auto::Builder::new(TokioExecutor::new());
-        server.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT);
+        server.http1().timer(TokioTimer::new()).header_read_timeout(REVIEW_TIMEOUT);
         let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             served = connection.as_mut() => return ended(served),
@@ -117,7 +122,7 @@ impl Webhook {
             _ = readiness.until(|reason| reason == Unready::Stopping) => {}
         }
         connection.as_mut().graceful_shutdown();
-        ended(timeout(REQUEST_TIMEOUT, connection).await.unwrap_or(Ok(())));
+        ended(timeout(END_TIMEOUT, connection).await.unwrap_or(Ok(())));
     }
 
     async fn answer(self, request: Request<Incoming>) -> Answer {
@@ -127,7 +132,7 @@ impl Webhook {
             _ => return text(StatusCode::NOT_FOUND, "POST /inject/pod or /inject/namespace"),
         };
         let body = Limited::new(request.into_body(), REVIEW_SIZE_MAX).collect();
-        let Ok(body) = timeout(REQUEST_TIMEOUT, body).await else {
+        let Ok(body) = timeout(REVIEW_TIMEOUT, body).await else {
             return self.failed(StatusCode::REQUEST_TIMEOUT, "the review did not arrive in time");
         };
         let body = match body {
@@ -140,15 +145,28 @@ impl Webhook {
         }
     }
 
-    async fn reviewed(&self, reviewed: Reviewed) -> Answer {
+    async fn reviewed(&self, mut reviewed: Reviewed) -> Answer {
         let Reviewed { action, rule, namespace, pod, dry_run, .. } = &reviewed;
         if !dry_run {
             self.metrics.admissions.with_label_values(&[*action]).inc();
             info!(namespace, pod, %rule, "a pod was {action}");
+            if let Err(error) = self.trust(&reviewed).await {
+                warn!(namespace, %error, "a pod will wait for the roots");
+                reviewed.warn(error.to_string());
+            }
         }
         match reviewed.answer() {
             Ok(json) => of(StatusCode::OK, "application/json", json),
             Err(error) => self.failed(StatusCode::INTERNAL_SERVER_ERROR, error),
+        }
+    }
+
+    /// An injected pod mounts the roots, which the leader would write only after it sees the pod. Without them it waits,
+    /// so their lack is no reason to refuse it.
+    async fn trust(&self, reviewed: &Reviewed) -> Result<(), TrustError> {
+        match reviewed.action {
+            "injected" => self.trust.ensure(&reviewed.namespace).await,
+            _ => Ok(()),
         }
     }
 

@@ -63,7 +63,7 @@ impl Kubernetes {
 
         let trust = Trust::new(cluster.client.clone(), authority.roots().to_owned());
         tasks.spawn(trust.clone().watch());
-        tasks.spawn(trust.keep(Arc::clone(push), cluster.leader()));
+        tasks.spawn(trust.clone().keep(Arc::clone(push), cluster.leader()));
         let tokens = TokenCheck::Review(Arc::new(Reviewer::new(cluster.client.clone())));
 
         let ourselves = (cluster.namespace.as_str(), cluster.pod.as_str());
@@ -78,7 +78,8 @@ impl Kubernetes {
         tasks.spawn(Arc::clone(&leaf).keep());
         let configuration = settings.kubernetes.webhook_configuration.clone();
         tasks.spawn(bundle::keep(cluster.clone(), configuration, authority.roots().to_owned()));
-        let injection = Webhook { settings: settings.clone(), push: push.clone(), metrics: metrics.clone() };
+        let (settings, push, metrics) = (settings.clone(), push.clone(), metrics.clone());
+        let injection = Webhook { settings, push, metrics, trust };
         last.spawn(injection.serve(webhook, leaf, Arc::clone(readiness)));
         Ok(Prepared { authority, tokens, own, fresh, updates, tasks, last })
     }

@@ -214,13 +214,10 @@ PROBE_PORT_UNKNOWN 2011, "A probe or hook names a port that its container does n
 ADMISSION_UNREADABLE 2012, "The injection webhook was asked something that it cannot read",
     "What came is no AdmissionReview of version v1 about a pod that is created. The API server treats it as a failure of the webhook.",
     "Compare the MutatingWebhookConfiguration with the chart's: rules, `admissionReviewVersions` and paths.";
-TRUST_NOT_WRITTEN 2013, "The namespace of the pod could not be given the roots of the mesh",
-    "The pod was injected, and ConfigMap `gauze-trust`, which its sidecar mounts, could not be written just now. The pod waits in ContainerCreating until it is there.",
-    "Nothing at first: the leader writes it too. If it stays, the control plane's log names the reason, usually a permission or a quota.";
-BUNDLE_NOT_WRITTEN 2014, "The API server cannot be told by whom it knows the webhook",
+BUNDLE_NOT_WRITTEN 2013, "The API server cannot be told by whom it knows the webhook",
     "The `caBundle` of the MutatingWebhookConfiguration could not be read or written. Until it is there, pods that ask for a sidecar are refused.",
     "The message names the reason: the object is missing (install the chart), has another name (`--webhook-configuration`), or may not be changed (RBAC).";
-INJECT_MISPLACED 2015, "`gauze.dev/inject` stands where it has no effect",
+INJECT_MISPLACED 2014, "`gauze.dev/inject` stands where it has no effect",
     "The label or annotation is the object's own, and pods are made from its template, which does not have it.",
     "Write it into the `metadata` of the pod template, or label the namespace.";
 

@@ -96,8 +96,8 @@ fn refusal(findings: &[Finding]) -> String {
 
 impl Reviewed {
     /// Adds a warning, which kubectl shows.
-    pub(super) fn warn(&mut self, finding: &Finding) {
-        self.response.warnings.get_or_insert_default().push(finding.to_string());
+    pub(super) fn warn(&mut self, warning: String) {
+        self.response.warnings.get_or_insert_default().push(warning);
     }
 
     /// The answer as JSON.
