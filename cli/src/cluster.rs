@@ -129,22 +129,31 @@ impl Cluster {
         Ok(Some(Replicas { deployment, pods, leader }))
     }
 
-    /// The replica to ask: the leader if it is ready, else any that is.
+    /// Every replica that is ready, the one to ask first.
     ///
     /// # Errors
     /// Gauze is not installed here, or no replica is ready.
-    pub(crate) async fn control_plane(&self) -> anyhow::Result<Endpoint> {
+    pub(crate) async fn all_replicas(&self) -> anyhow::Result<Vec<Endpoint>> {
         let Some(replicas) = self.replicas().await? else {
             return Err(Failure::Unreachable(self.not_installed()).into());
         };
-        let Some(pod) = replicas.to_ask() else {
+        let Some(first) = replicas.to_ask() else {
             return Err(Failure::Unreachable(format!(
                 "no replica of the control plane is ready in namespace {}; `gauze check` says why",
                 self.system_namespace
             ))
             .into());
         };
-        Ok(self.replica(pod))
+        let others = replicas.ready().filter(|pod| pod::name(pod) != pod::name(first));
+        Ok(std::iter::once(first).chain(others).map(|pod| self.replica(pod)).collect())
+    }
+
+    /// The replica to ask: the leader if it is ready, else any that is.
+    ///
+    /// # Errors
+    /// Gauze is not installed here, or no replica is ready.
+    pub(crate) async fn control_plane(&self) -> anyhow::Result<Endpoint> {
+        Ok(self.all_replicas().await?.swap_remove(0))
     }
 
     pub(crate) fn replica(&self, pod: &Pod) -> Endpoint {
@@ -195,11 +204,16 @@ impl Cluster {
 }
 
 impl Replicas {
+    /// The pods that answer.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(|pod| pod::is_alive(pod) && pod::is_ready(pod))
+    }
+
     /// The pod to ask.
     fn to_ask(&self) -> Option<&Pod> {
-        let ready = || self.pods.iter().filter(|pod| pod::is_alive(pod) && pod::is_ready(pod));
-        let leader = self.leader.as_deref().and_then(|leader| ready().find(|pod| pod::name(pod) == leader));
-        leader.or_else(|| ready().next())
+        let leader = self.leader.as_deref();
+        let leader = leader.and_then(|leader| self.ready().find(|pod| pod::name(pod) == leader));
+        leader.or_else(|| self.ready().next())
     }
 }
 

@@ -3,6 +3,9 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
+use futures_util::future::try_join_all;
+use gauze_control_plane::admin::replicas::{count_again, heard_by_all};
 use gauze_control_plane::admin::views::settings_in;
 use gauze_control_plane::source as sources;
 use gauze_control_plane::world::World;
@@ -156,12 +159,18 @@ impl Source {
     /// # Errors
     /// As [`Source::control_plane`], and if it does not answer.
     pub(crate) async fn objects(&self) -> anyhow::Result<Seen> {
-        match (self.control_plane().await?, self) {
-            (Some(control_plane), _) => {
-                Ok(Seen { objects: control_plane.get_json("/objects").await?, live: true })
+        match self {
+            Source::Directory(directory) => {
+                directory.exists()?;
+                match directory.served().await {
+                    Some(served) => Ok(Seen { objects: served.get_json("/objects").await?, live: true }),
+                    None => directory.objects(),
+                }
             }
-            (None, Source::Directory(directory)) => directory.objects(),
-            (None, Source::Cluster(_)) => anyhow::bail!("no control plane runs in this cluster"),
+            Source::Cluster(cluster) => {
+                let replicas = cluster.all_replicas().await?;
+                Ok(Seen { objects: objects_of_all(&replicas).await?, live: true })
+            }
         }
     }
 
@@ -170,15 +179,31 @@ impl Source {
     /// # Errors
     /// As [`Source::objects`].
     pub(crate) async fn world(&self) -> anyhow::Result<World> {
-        match (self.control_plane().await?, self) {
-            (Some(control_plane), _) => world_of(&control_plane).await,
-            (None, Source::Directory(directory)) => {
-                say_offline();
-                Ok(directory.world()?.0)
+        match self {
+            Source::Directory(directory) => {
+                directory.exists()?;
+                match directory.served().await {
+                    Some(served) => world_of(&served).await,
+                    None => {
+                        say_offline();
+                        Ok(directory.world()?.0)
+                    }
+                }
             }
-            (None, Source::Cluster(_)) => anyhow::bail!("no control plane runs in this cluster"),
+            Source::Cluster(cluster) => world_of(&cluster.control_plane().await?).await,
         }
     }
+}
+
+/// The objects as one replica knows them, with `Programmed` counted over the proxies of all.
+async fn objects_of_all(replicas: &[Endpoint]) -> anyhow::Result<Value> {
+    let first = replicas.first().context("no replica")?;
+    let mut objects = first.get_json("/objects").await?;
+    if replicas.len() > 1 {
+        let proxies = replicas.iter().map(|replica| replica.get_json("/proxies"));
+        count_again(&mut objects, &heard_by_all(&try_join_all(proxies).await?));
+    }
+    Ok(objects)
 }
 
 async fn world_of(control_plane: &Endpoint) -> anyhow::Result<World> {

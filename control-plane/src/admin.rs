@@ -28,6 +28,7 @@ use crate::metrics::{self, Metrics};
 use crate::push::Push;
 use crate::readiness::Readiness;
 
+pub mod replicas; // what several of us say, joined
 pub mod views; // what it answers, as JSON
 
 /// Connections open at once, on socket and port together.

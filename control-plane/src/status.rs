@@ -145,6 +145,11 @@ pub fn conditions(world: &World, source: &[Problem], heard: &Heard) -> Vec<Objec
     statuses
 }
 
+/// The condition `Programmed` of one object alone.
+pub fn programmed(heard: &Heard, origin: &Origin) -> Condition {
+    programmed::count(heard, origin).condition()
+}
+
 /// Objects that the world does not hold, since no version of them could be used.
 fn never_usable(world: &World, source: &[Problem]) -> Vec<ObjectStatus> {
     let mut statuses: Vec<ObjectStatus> = Vec::new();

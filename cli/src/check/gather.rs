@@ -160,8 +160,7 @@ async fn may_create(
 
 /// What each ready replica says, asked side by side.
 async fn ask_all(cluster: &Cluster, replicas: &Replicas) -> Vec<(String, Look<Answer>)> {
-    let ready = replicas.pods.iter().filter(|pod| pod::is_alive(pod) && pod::is_ready(pod));
-    let asked = ready.map(async |pod| {
+    let asked = replicas.ready().map(async |pod| {
         let answer = ask(&cluster.replica(pod)).await;
         (pod::name(pod).to_owned(), answer.map_err(|error| format!("{error:#}")))
     });

@@ -143,6 +143,7 @@ fn holding(resource: &status::Holding, held: &Held) -> Value {
             HoldingState::Behind => "behind",
             HoldingState::Refused { .. } => "refused",
         },
+        "origins": &resource.origins,
     });
     if let HoldingState::Refused { path, problem, origin } = &resource.state {
         value["rejection"] = json!({ "path": path, "problem": problem, "origin": origin });
