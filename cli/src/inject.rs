@@ -1,5 +1,5 @@
 //! `gauze inject FILE`: the sidecar put into pods and pod templates of a file, as the cluster's webhook would do it: by
-//! the same functions. `--explain` says only which rule decides about each.
+//! the same functions. `--explain` says only which rule decides about each, also of pods that are in a cluster.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -19,11 +19,12 @@ use crate::output::{self, Format};
 use crate::source::Place;
 use crate::table::{Cell, Table, Tone};
 
+mod cluster; // pods that are there already
 mod templates; // where pods stand in objects
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A file of YAML, or - for stdin
+    /// A file of YAML, or - for stdin; with --explain also pods of a cluster, by name or app: shop/web
     file: String,
     /// Say which rule decides about each pod, and print no YAML
     #[arg(long)]
@@ -51,7 +52,10 @@ struct Decided {
     decision: Decision,
 }
 
-pub(crate) fn run(arguments: Arguments, place: &Place) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: Arguments, place: &Place) -> anyhow::Result<Exit> {
+    if arguments.explain && arguments.file != "-" && !Path::new(&arguments.file).exists() {
+        return cluster::explain(arguments, place).await;
+    }
     let text = read(&arguments.file)?;
     let objects: Vec<Value> =
         serde_saphyr::from_multiple(&text).with_context(|| format!("{} is no YAML", arguments.file))?;
