@@ -12,7 +12,7 @@ use crate::harness::eventually::holds;
 use crate::harness::programs::{program, repository};
 use crate::harness::tools::Tools;
 
-const SYSTEM: &str = "gauze-system";
+pub(super) const SYSTEM: &str = "gauze-system";
 
 fn chart() -> String {
     repository().join("charts/gauze").to_str().expect("a path of text").to_owned()
@@ -113,12 +113,12 @@ async fn values_reach_the_objects_that_they_are_about() {
 }
 
 /// A server with the chart installed in a namespace that enforces the Pod Security level `restricted`.
-struct Installed {
-    server: ApiServer,
+pub(super) struct Installed {
+    pub(super) server: ApiServer,
 }
 
 impl Installed {
-    async fn start() -> Option<Installed> {
+    pub(super) async fn start() -> Option<Installed> {
         let server = ApiServer::start_empty().await?;
         let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: gauze-system, labels: {pod-security.kubernetes.io/enforce: restricted}}}";
         server.apply(namespace).await;
@@ -132,13 +132,13 @@ impl Installed {
         self.server.helm(&all).await.unwrap_or_else(|error| panic!("helm {arguments:?}: {error}"))
     }
 
-    async fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(super) async fn kubectl(&self, arguments: &[&str]) -> String {
         let all = [&["--namespace", SYSTEM], arguments].concat();
         self.server.kubectl(&all).await.unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
     }
 
     /// One object, as JSON.
-    async fn object(&self, kind: &str, name: &str) -> Value {
+    pub(super) async fn object(&self, kind: &str, name: &str) -> Value {
         serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"]).await).expect("JSON")
     }
 
@@ -179,7 +179,7 @@ impl Installed {
     }
 }
 
-fn texts(value: &Value) -> Vec<String> {
+pub(super) fn texts(value: &Value) -> Vec<String> {
     let items = value.as_array().expect("a list");
     items.iter().map(|item| item.as_str().expect("a text").to_owned()).collect()
 }
