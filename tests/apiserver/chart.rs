@@ -93,7 +93,7 @@ async fn values_reach_the_objects_that_they_are_about() {
         "image: example.test/mesh/gauze-control-plane:7",
         "--proxy-image=example.test/mesh/gauze-proxy@sha256:0123456789abcdef",
         "--root-secret=my-root\n            - --root-secret-exists",
-        "resourceNames: [my-root]\n    verbs: [get, watch]",
+        "resourceNames: [my-root]\n    verbs: [get]",
         "--mesh-networks=10.0.0.0/8,fd00::/8",
         r#"["kube-system","kube-public","kube-node-lease","gauze-system","monitoring"]"#,
         "team: platform",

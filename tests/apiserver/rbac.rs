@@ -49,8 +49,8 @@ const ALLOWED: [(&str, &str, &str, &str); 9] = [
         "gauze-injector",
         "",
     ),
-    ("get watch create patch", "secrets", "gauze-root", SYSTEM),
-    ("get list watch create update", "leases.coordination.k8s.io", "", SYSTEM),
+    ("get create patch", "secrets", "gauze-root", SYSTEM),
+    ("get watch create update", "leases.coordination.k8s.io", "", SYSTEM),
 ];
 
 /// Rights without which it would not work elsewhere, and that a server of this version never makes it use.
@@ -235,7 +235,7 @@ async fn what_happens_in_a_mesh(installed: &Installed, control_plane: &Process) 
             "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {gauze.dev/inject: enabled}}}\n---\n\
              {apiVersion: v1, kind: ServiceAccount, metadata: {name: web, namespace: shop}}\n---\n\
              {apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {gauze.dev/inject: disabled}}, \
-             spec: {serviceAccountName: web, containers: [{name: web, image: web}]}}",
+             spec: {serviceAccountName: web, initContainers: [{name: gauze-proxy, image: gauze-proxy, restartPolicy: Always}], containers: [{name: web, image: web}]}}",
         )
         .await;
     let roots = eventually("gauze-trust in the namespace", async || {
