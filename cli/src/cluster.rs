@@ -125,7 +125,8 @@ impl Cluster {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
         // Who may not read it asks any replica.
         let lease = leases.get_opt(CONTROL_PLANE).await.ok().flatten();
-        let leader = lease.and_then(|lease| lease.spec?.holder_identity);
+        // A leader that ends orderly leaves an empty name.
+        let leader = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
         Ok(Some(Replicas { deployment, pods, leader }))
     }
 

@@ -77,8 +77,7 @@ fn cards(directory: &Path) -> Vec<PodCard> {
 fn choose(mut sidecars: Vec<Sidecar>, namespace: Option<&str>, name: &str) -> Result<Sidecar, Failure> {
     sidecars.retain(|sidecar| namespace.is_none_or(|namespace| sidecar.namespace == namespace));
     sidecars.sort_by(|one, other| (&one.namespace, &one.pod).cmp(&(&other.namespace, &other.pod)));
-    let names: Vec<String> =
-        sidecars.iter().map(|sidecar| format!("{}/{}", sidecar.namespace, sidecar.pod)).collect();
+    let names: Vec<String> = sidecars.iter().map(Sidecar::name).collect();
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let is_it = |sidecar: &Sidecar| sidecar.pod == name;
     let exact = sidecars.iter().any(is_it);
@@ -86,8 +85,10 @@ fn choose(mut sidecars: Vec<Sidecar>, namespace: Option<&str>, name: &str) -> Re
         sidecars.into_iter().filter(|sidecar| if exact { is_it(sidecar) } else { sidecar.app == name });
     match (found.next(), found.next()) {
         (Some(sidecar), None) => Ok(sidecar),
-        (Some(_), Some(_)) => {
-            Err(Failure::Usage(format!("{name} has several pods; name one of them: {names}")))
+        (Some(one), Some(other)) => {
+            let several: Vec<String> =
+                [one, other].into_iter().chain(found).map(|sidecar| sidecar.name()).collect();
+            Err(Failure::Usage(format!("{name} has several pods; name one of them: {}", several.join(", "))))
         }
         (None, _) => Err(Failure::Usage(format!("there is no pod {name} with a sidecar; those are {names}"))),
     }
@@ -103,6 +104,10 @@ impl Sidecar {
         let (namespace, app) = (pod::namespace(&pod).to_owned(), pod::app(&pod).to_owned());
         let reach = Reach::Cluster(cluster.clone(), Box::new(pod.clone()));
         Sidecar { namespace, pod: pod::name(&pod).to_owned(), app, reach }
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.namespace, self.pod)
     }
 
     /// Where it is asked.
@@ -173,7 +178,7 @@ mod tests {
             assert_eq!(format!("{}/{}", found.namespace, found.pod), expected, "{name}");
         }
         for (namespace, name, expected) in [
-            (None, "cart", "several pods"),
+            (None, "cart", "several pods; name one of them: blue/cart-v1-0, shop/cart-v1-0, shop/cart-v2-0"),
             (None, "cart-v1-0", "several pods"),
             (None, "wep", "there is no pod wep"),
             (Some("other"), "web", "those are none"),
