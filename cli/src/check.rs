@@ -21,8 +21,11 @@ use facts::Facts;
 pub(crate) use gather::gather;
 use report::{Report, Section};
 
-/// Exit code 0: no errors (▲ warnings may be there); 1: errors (✖); 3: the cluster cannot be asked.
+/// What to look at, and how it is printed.
 #[derive(clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 no errors (▲ warnings may be there), 1 errors (✖), 3 the cluster cannot be asked."
+)]
 pub(crate) struct Arguments {
     /// Before an installation: whether the cluster can carry the mesh, and you may install it
     #[arg(long)]

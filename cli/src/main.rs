@@ -67,7 +67,7 @@ enum Command {
     Inject(Box<inject::Arguments>),
     /// Explain a problem code, and how to solve the problem
     Docs(docs::Arguments),
-    /// Print the version
+    /// Print the releases of this program and of the control plane
     Version(version::Arguments),
     /// Serve as one of the shop's apps
     #[command(hide = true)]

@@ -74,7 +74,7 @@ fn missing_line(missing: &[(&Pod, String)]) -> Option<Line> {
             pod::name(pod)
         )
     });
-    let what = format!("{} should have a sidecar and none has one", counted(missing.len(), "pod"));
+    let what = format!("{} should have a sidecar and no sidecar is there", counted(missing.len(), "pod"));
     let fix = owners::restart(missing.iter().map(|(pod, _)| *pod));
     Some(Line::error(Code::SIDECAR_MISSING, what).with(details.collect()).fix(fix))
 }
