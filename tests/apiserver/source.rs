@@ -1,12 +1,34 @@
 //! The API server as the source of all objects: read whole before anything is served, followed through outages,
 //! bursts and nonsense.
 
+mod kinds; // custom kinds that come, go and are nonsense
+mod replicas; // two of them: who leads, and who lags
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, PostParams};
+use serde_json::json;
+
 use crate::harness::App;
 use crate::harness::apiserver::ApiServer;
 use crate::harness::client::{self, Protocol};
-use crate::harness::eventually::{eventually, holds};
+use crate::harness::eventually::{eventually, holds, within};
 use crate::harness::kube_mesh::KubeMesh;
-use crate::harness::mesh::SidecarOptions;
+use crate::harness::load::Load;
+use crate::harness::mesh::{Sidecar, SidecarOptions};
+
+/// Waits until a request of this sidecar's app is answered by that app.
+async fn answers(web: &Sidecar, app: &str) {
+    eventually(&format!("an answer of {app}"), async || {
+        let answer = client::call(Protocol::Http1, web.outbound[0], "cart", "/echo", "first").await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        holds(answer.app() == app, format!("{} {} {}", answer.status, answer.app(), answer.text()))
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn pods_of_a_cluster_speak_mutual_tls_by_way_of_a_service() {
@@ -20,12 +42,169 @@ async fn pods_of_a_cluster_speak_mutual_tls_by_way_of_a_service() {
     let web = mesh.pod("web-0", "web", None, options).await;
     cart.ready().await;
     web.ready().await;
-    eventually("an answer by way of the Service", async || {
-        let answer = client::call(Protocol::Http1, web.outbound[0], "cart", "/echo", "id-1").await;
-        let answer = answer.map_err(|error| error.to_string())?;
-        holds(answer.app() == "cart", format!("{} {}", answer.status, answer.text()))
-    })
-    .await;
+    answers(&web, "cart").await;
     let identity = format!("peer_identity=\"spiffe://cluster.local/ns/{}/sa/web\"", mesh.shop());
     cart.counts("gauze_requests_total", &["direction=\"inbound\"", "tls=\"mutual\"", &identity], 1.0).await;
+}
+
+#[tokio::test]
+async fn nothing_is_served_before_all_objects_are_read() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let mesh = KubeMesh::start(server).await;
+    let (relay, kubeconfig) = mesh.relay().await;
+    relay.cut();
+    let replica = mesh.replica("gauze-0", &kubeconfig, &[]).await;
+    assert_eq!(replica.page("/live").await.status, 200);
+    // Long enough to have tried.
+    eventually("a failed watch", async || {
+        let failures = replica.metric("watch_failures_total", "kind=\"Pod\"").await;
+        holds(failures > 1.0, failures)
+    })
+    .await;
+    let (status, text) = replica.readiness().await;
+    assert_eq!(status, 503, "{text}");
+    assert_eq!(replica.metric("watched_objects", "").await, 0.0);
+    relay.mend();
+    replica.ready().await;
+    assert!(replica.metric("watched_objects", "kind=\"Pod\"").await >= 1.0);
+}
+
+/// How long the API server is away.
+const OUTAGE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn sixty_seconds_without_api_server_and_expired_watches_cost_no_request_and_no_endpoint() {
+    let Some(server) = ApiServer::start().await else { return };
+    let mesh = KubeMesh::start(&server).await;
+    let (relay, kubeconfig) = mesh.relay().await;
+    let replica = mesh.replica("gauze-0", &kubeconfig, &[]).await;
+    replica.ready().await;
+    let apps = [App::start("cart-0").await, App::start("cart-1").await, App::start("cart-2").await];
+    let none = SidecarOptions::default();
+    let [zero, one] = [
+        mesh.pod("cart-0", "cart", Some(&apps[0]), none).await,
+        mesh.pod("cart-1", "cart", Some(&apps[1]), none).await,
+    ];
+    let service = mesh.service("cart", &[&zero, &one]).await;
+    let options = SidecarOptions { dials: &[service], ..none };
+    let web = mesh.pod("web-0", "web", None, options).await;
+    let two = mesh.pod("cart-2", "cart", Some(&apps[2]), none).await;
+    for pod in [&zero, &one, &two, &web] {
+        pod.ready().await;
+    }
+    let load = Load::start("outage", web.outbound[0], "cart", 60);
+    load.send_more(50).await;
+
+    server.stop_apiserver().await;
+    let stopped = Instant::now();
+    eventually("that the API server is away is seen", async || {
+        let away = replica.metric("api_server_away", "").await;
+        let problems = replica.problems().await;
+        holds(away == 1.0 && problems == ["// M1012"], (away, problems))
+    })
+    .await;
+    assert_eq!(replica.readiness().await.0, 200, "nobody else is fresh");
+    tokio::time::sleep(OUTAGE.saturating_sub(stopped.elapsed())).await;
+
+    // Before the control plane sees the API server again, an endpoint goes and another comes; and the API server,
+    // begun anew, no longer knows where the watches were (410).
+    relay.cut();
+    server.start_apiserver().await;
+    println!("away for {:?} (at least {OUTAGE:?})", stopped.elapsed());
+    mesh.remove_endpoint("cart", "cart-1").await;
+    mesh.delete_pod("cart-1").await;
+    mesh.endpoint("cart", &two).await;
+    relay.mend();
+    let back = Instant::now();
+    within(Duration::from_secs(15), "the new endpoint is used", async || {
+        holds(apps[2].count("outage") > 0, apps[2].count("outage"))
+    })
+    .await;
+    eventually("all is said to be well", async || {
+        let away = replica.metric("api_server_away", "").await;
+        let problems = replica.problems().await;
+        holds(away == 0.0 && problems.is_empty(), (away, problems))
+    })
+    .await;
+    println!("well after {:?}", back.elapsed());
+    let since = load.elapsed();
+    load.send_more(120).await;
+    let report = load.finish().await;
+    report.assert_nothing_lost(&[&apps[0], &apps[1], &apps[2]]);
+    let by_app = report.by_app(since);
+    assert_eq!(by_app.keys().collect::<Vec<_>>(), ["cart-0", "cart-2"], "{by_app:?}");
+    let restarts = replica.metric("watch_restarts_total", "").await;
+    assert!(restarts >= 1.0, "no watch had expired");
+    println!("{} requests, {restarts} watches had expired", report.outcomes.len());
+}
+
+/// Services of the burst, each with [`ENDPOINTS`].
+const SERVICES: usize = 1_000;
+const ENDPOINTS: usize = 5;
+/// Objects that are created at the same time.
+const AT_ONCE: usize = 64;
+
+#[tokio::test]
+async fn a_thousand_services_and_five_thousand_endpoints_at_once_are_taken_up_in_few_steps() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let mesh = KubeMesh::start(server).await;
+    let replica = mesh.control_plane().await;
+    let app = App::start("cart").await;
+    let cart = mesh.pod("cart-0", "cart", Some(&app), SidecarOptions::default()).await;
+    let service = mesh.service("cart", &[&cart]).await;
+    let options = SidecarOptions { dials: &[service], ..SidecarOptions::default() };
+    let web = mesh.pod("web-0", "web", None, options).await;
+    cart.ready().await;
+    web.ready().await;
+    answers(&web, "cart").await;
+    let load = Load::start("burst", web.outbound[0], "cart", 30);
+    let updates = replica.metric("world_updates_total", "").await;
+    let spent = replica.metric("world_update_duration_seconds_sum", "").await;
+    let events = replica.metric("watch_events_total", "").await;
+
+    let began = Instant::now();
+    let creations = (0..SERVICES).map(|number| create(&mesh, number));
+    futures_util::stream::iter(creations).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    let created = began.elapsed();
+    let last = format!("burst-{}", SERVICES - 1);
+    within(Duration::from_secs(30), "everything is known", async || {
+        let objects = replica.ask("/objects").await;
+        let ours = objects["objects"].as_array().into_iter().flatten().filter(|object| {
+            object["namespace"] == mesh.shop()
+                && object["name"].as_str().is_some_and(|name| name.starts_with("burst-"))
+        });
+        let count = ours.count();
+        holds(count == 2 * SERVICES, format!("{count} objects, {last}"))
+    })
+    .await;
+    let known = began.elapsed();
+    let updates = replica.metric("world_updates_total", "").await - updates;
+    let spent = replica.metric("world_update_duration_seconds_sum", "").await - spent;
+    let events = replica.metric("watch_events_total", "").await - events;
+    println!(
+        "{SERVICES} Services and {} endpoints: created in {created:?}, known after {known:?}; {events} watch events became \
+         {updates} updates of the world, which took {spent:.3} s together",
+        SERVICES * ENDPOINTS
+    );
+    assert!(updates < events / 4.0, "{updates} updates for {events} events");
+    let report = load.finish().await;
+    report.assert_nothing_lost(&[&app]);
+}
+
+async fn create(mesh: &KubeMesh<'_>, number: usize) {
+    let name = format!("burst-{number}");
+    let services: Api<Service> = Api::namespaced(mesh.client.clone(), mesh.shop());
+    let service = json!({"metadata": {"name": name}, "spec": {"ports": [{"name": "http", "port": 80}]}});
+    let service = serde_json::from_value(service).expect("well-formed");
+    services.create(&PostParams::default(), &service).await.expect("the API server takes it");
+    let slices: Api<EndpointSlice> = Api::namespaced(mesh.client.clone(), mesh.shop());
+    let endpoints: Vec<_> = (0..ENDPOINTS)
+        .map(|index| json!({"addresses": [format!("10.{}.{}.{}", 128 + index, number / 250, 1 + number % 250)]}))
+        .collect();
+    let slice = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints,
+    });
+    let slice = serde_json::from_value(slice).expect("well-formed");
+    slices.create(&PostParams::default(), &slice).await.expect("the API server takes it");
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -91,6 +92,19 @@ impl<'a> KubeMesh<'a> {
         let process = Process::start("gauze-control-plane", &all).await;
         self.front.point_to(&[address]);
         Replica { process, pod: pod.to_owned(), socket: state.join("control-plane.sock") }
+    }
+
+    /// A relay before the API server, and the administrator's kubeconfig that leads through it.
+    pub(crate) async fn relay(&self) -> (Relay, PathBuf) {
+        let mut config = Kubeconfig::read_from(self.server.kubeconfig()).expect("it is ours");
+        let cluster = config.clusters[0].cluster.as_mut().expect("it is whole");
+        let url = cluster.server.as_deref().expect("it is whole");
+        let address = url.strip_prefix("https://").and_then(|address| address.parse().ok());
+        let relay = Relay::start(&[address.expect("an address and a port")]).await;
+        cluster.server = Some(format!("https://{}", relay.address));
+        let path = self.folder.path().join(format!("kubeconfig-{}", relay.address.port()));
+        std::fs::write(&path, serde_json::to_string(&config).expect("it was read")).expect("it is ours");
+        (relay, path)
     }
 
     /// The usual one, ready.
@@ -254,6 +268,11 @@ impl Replica {
         })
         .await;
         self
+    }
+
+    /// Where it serves sidecars.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.process.address("grpc")
     }
 
     /// What `/ready` says now.
