@@ -21,7 +21,7 @@ pub enum LevelError {
 impl Logging {
     /// Starts the process's logs at `filter`, which clap has checked by [`level`].
     pub fn start(filter: &str) -> Logging {
-        let (filter, handle) = reload::Layer::new(EnvFilter::new(filter));
+        let (filter, handle) = reload::Layer::new(EnvFilter::new(quieted(filter)));
         let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
         tracing_subscriber::registry().with(filter).with(lines).init();
         Logging(Some(handle))
@@ -37,10 +37,17 @@ impl Logging {
     /// # Errors
     /// `filter` is no level, or the process writes no logs.
     pub fn change(&self, filter: &str) -> Result<(), LevelError> {
-        let parsed = EnvFilter::try_new(filter).map_err(|e| LevelError::NotALevel(filter.to_owned(), e))?;
+        let parsed =
+            EnvFilter::try_new(quieted(filter)).map_err(|e| LevelError::NotALevel(filter.to_owned(), e))?;
         let handle = self.0.as_ref().ok_or(LevelError::NoLogs)?;
         handle.reload(parsed).map_err(|_| LevelError::NoLogs)
     }
+}
+
+/// The Kubernetes client logs every attempt as an error; what matters of these we say ourselves, once.
+/// `kube_client=debug` brings them back.
+fn quieted(filter: &str) -> String {
+    format!("kube_client=off,kube_runtime=off,{filter}")
 }
 
 /// Checks a level on the command line.

@@ -309,7 +309,9 @@ impl Replica {
         all.map(|problem| {
             let text = |field: &str| problem["origin"][field].as_str().unwrap_or_default();
             let code = problem["code"].as_str().unwrap_or_default();
-            format!("{}/{}/{} {} {code}", text("kind"), text("namespace"), text("name"), text("path"))
+            let path = text("path");
+            let path = if path.is_empty() { String::new() } else { format!("{path} ") };
+            format!("{}/{}/{} {path}{code}", text("kind"), text("namespace"), text("name"))
         })
         .collect()
     }

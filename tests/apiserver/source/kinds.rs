@@ -111,14 +111,14 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
     let mtls = "metadata.annotations[gauze.dev/mtls] M1006";
     let mtsl = "metadata.annotations[gauze.dev/mtsl] M1002";
     let expected = [
-        format!("TrafficSplit/{shop}/cart spec.service M1003"),
+        format!("TrafficSplit/{shop}/cart spec.backends M1003"),
         format!("TrafficPolicy/{shop}/bad spec.targetRefs M1003"),
         format!("HTTPRoute/{shop}/bad spec.rules[0].matches M1003"),
         format!("GRPCRoute/{shop}/bad spec.parentRefs[0].port M1003"),
         format!("Pod/{shop}/cart-0 {mtls}"),
         format!("Service/{shop}/cart {mtsl}"),
         format!("Namespace//{shop} {mtsl}"),
-        format!("EndpointSlice/{shop}/next-lost-0  M1011"),
+        format!("EndpointSlice/{shop}/next-lost-0 M1011"),
     ];
     has_problems(&replica, &mesh, &expected).await;
     answers(&web, "next").await;

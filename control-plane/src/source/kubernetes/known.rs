@@ -116,8 +116,8 @@ impl Kind {
             Said::Delete { namespace, name } => self.delete(watched, &(namespace, name), events),
             Said::Working => self.failing = None,
             Said::Failing(why) => {
-                let since = self.failing.take().map_or(now, |(since, _)| since);
-                self.failing = Some((since, why));
+                // The first reason stays: the later ones only sound different.
+                self.failing.get_or_insert((now, why));
             }
         }
     }
