@@ -100,6 +100,19 @@ impl ApiServer {
         }
     }
 
+    /// All that kubectl says when it applies these documents: warnings, too.
+    pub(crate) async fn kubectl_says(&self, yaml: &str) -> String {
+        let script = ["-c", "kubectl apply -f - 2>&1"];
+        self.run("sh", &script, yaml).await.unwrap_or_else(|error| panic!("{error}\n{yaml}"))
+    }
+
+    /// Deletes a cluster-wide object without waiting: for `Drop`.
+    pub(crate) fn delete_later(&self, kind: &str, name: &str) {
+        let mut command = self.kubernetes.tools().command("kubectl");
+        command.args(["delete", kind, name, "--wait=false"]).env("KUBECONFIG", self.kubeconfig());
+        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    }
+
     /// What helm printed, or its complaint.
     pub(crate) async fn helm(&self, arguments: &[&str]) -> Result<String, String> {
         self.run("helm", arguments, "").await
