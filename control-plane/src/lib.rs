@@ -3,6 +3,7 @@
 //! It knows no application socket.
 
 // Objects in, and what they mean:
+mod inspect; // what is wrong with objects, counted and logged
 pub mod problem; // what is wrong with an object, and how to fix it
 pub mod source; // where objects come from
 pub mod status; // what each object's conditions should be
@@ -163,6 +164,7 @@ impl ControlPlane {
         let tls = port::tls(authority.root(), own)?;
         let connections =
             port::door::open(self.grpc, tls, settings.trust_domain.clone(), Arc::clone(&metrics));
+        tasks.spawn(inspect::keep(push.clone(), metrics.clone()));
         let services = Services {
             ads: Ads { push: push.clone(), metrics: metrics.clone(), readiness: readiness.clone() },
             certificates: Certificates { authority, tokens, push: push.clone(), metrics, own: own_id },

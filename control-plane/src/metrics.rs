@@ -40,6 +40,8 @@ pub struct Metrics {
     /// By reason: `tls`, `time`, `full`.
     pub handshakes_failed: IntCounterVec,
     pub workload_tokens: IntGauge,
+    /// By problem code.
+    pub object_problems: IntGaugeVec,
     pub leader: IntGauge,
     /// By what was done: `injected`, `left`, `refused`, `failed`.
     pub admissions: IntCounterVec,
@@ -123,6 +125,12 @@ impl Metrics {
                 "Workload tokens kept for the pods of the directory",
             )?,
             admissions: counters(r, "admissions_total", "Pods reviewed by the injection webhook", "action")?,
+            object_problems: gauges(
+                r,
+                "object_problems",
+                "What is wrong with pods, Services, slices and namespaces",
+                "code",
+            )?,
             leader: gauge(r, "leader", "1 when this replica leads")?,
             watched_objects: gauges(r, "watched_objects", "Objects known from the API server", "kind")?,
             watch_events: counters(r, "watch_events_total", "Objects received from the API server", "kind")?,
@@ -224,6 +232,7 @@ mod tests {
             label.with_label_values(&["x"]).inc();
         }
         metrics.watched_objects.with_label_values(&["x"]).inc();
+        metrics.object_problems.with_label_values(&["x"]).inc();
         for family in metrics.registry.gather() {
             assert!(documented.contains(family.name()), "{} is not in docs/metrics.md", family.name());
         }

@@ -34,7 +34,7 @@ async fn answers(web: &Sidecar, app: &str) {
 async fn pods_of_a_cluster_speak_mutual_tls_by_way_of_a_service() {
     let Some(server) = ApiServer::shared().await else { return };
     let mesh = KubeMesh::start(server).await;
-    let _control_plane = mesh.control_plane().await;
+    let control_plane = mesh.control_plane().await;
     let app = App::start("cart").await;
     let cart = mesh.pod("cart-0", "cart", Some(&app), SidecarOptions::default()).await;
     let service = mesh.service("cart", &[&cart]).await;
@@ -43,6 +43,9 @@ async fn pods_of_a_cluster_speak_mutual_tls_by_way_of_a_service() {
     cart.ready().await;
     web.ready().await;
     answers(&web, "cart").await;
+    // Beside those that were set, and that hold the other ServiceCIDR of this cluster.
+    let networks = &control_plane.ask("/about").await["mesh"]["meshNetworks"];
+    assert_eq!(*networks, json!(["10.0.0.0/8", "127.0.0.0/8", "fd00:96::/112"]));
     let identity = format!("peer_identity=\"spiffe://cluster.local/ns/{}/sa/web\"", mesh.shop());
     cart.counts("gauze_requests_total", &["direction=\"inbound\"", "tls=\"mutual\"", &identity], 1.0).await;
 }

@@ -16,6 +16,8 @@ type Step = (u8, u8, u64);
 
 const HTTP_ROUTE: u8 = 4;
 const GRPC_ROUTE: u8 = 5;
+/// No object: what Nodes and ServiceCIDRs name.
+const NETWORKS: u8 = 8;
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
 const PODS: [&str; 3] = ["p0", "p1", "p2"];
@@ -24,7 +26,7 @@ const PODS: [&str; 3] = ["p0", "p1", "p2"];
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let all = (0..8u8).flat_map(|kind| (0..6u8).map(move |number| (kind, number)));
     let beginning: Vec<_> = all.map(|(kind, number)| (Just(kind), Just(number), any::<u64>())).collect();
-    let changes = prop::collection::vec((0..8u8, 0..6u8, any::<u64>()), 1..40);
+    let changes = prop::collection::vec((0..=NETWORKS, 0..6u8, any::<u64>()), 1..40);
     (beginning, changes).prop_map(|(beginning, changes)| beginning.into_iter().chain(changes).collect())
 }
 
@@ -45,6 +47,10 @@ impl Bits {
 
 fn event((kind, number, bits): Step) -> Event {
     let mut bits = Bits(bits);
+    if kind == NETWORKS {
+        let named = [bits.one_of(&["10.1.0.0/24", "198.51.100.0/24", "203.0.113.0/24"])];
+        return Event::MeshNetworks(named.iter().filter_map(|network| network.parse().ok()).collect());
+    }
     // Routes hide splits: they are seldom there.
     let delete = bits.below(5) < if kind == HTTP_ROUTE || kind == GRPC_ROUTE { 4 } else { 1 };
     let object = object(kind, number, &mut bits);
@@ -189,7 +195,7 @@ proptest! {
             }
             before = after;
         }
-        let scratch = World::of(MeshSettings::default(), world.objects().cloned());
+        let scratch = World::of(world.settings().clone(), world.objects().cloned());
         prop_assert_eq!(before, answers(&scratch, &names));
     }
 }
@@ -200,6 +206,20 @@ fn an_object_that_is_applied_again_touches_nothing() {
     let service = || Event::Apply(object(1, 0, &mut Bits(7)));
     assert!(!world.apply(service()).is_empty());
     assert!(world.apply(service()).is_empty());
+}
+
+#[test]
+fn networks_that_a_cluster_names_join_those_that_were_set() {
+    let networks = |texts: &[&str]| texts.iter().filter_map(|text| text.parse().ok()).collect::<Vec<IpNet>>();
+    let settings = MeshSettings { mesh_networks: networks(&["10.0.0.0/8"]), ..MeshSettings::default() };
+    let mut world = World::of(settings, []);
+    let touched = world.apply(Event::MeshNetworks(networks(&["10.1.0.0/16", "198.51.100.0/24"])));
+    assert_eq!(world.settings().mesh_networks, networks(&["10.0.0.0/8", "198.51.100.0/24"]));
+    let touches = |name: &str| touched.contains(&name.parse().expect("a name"));
+    assert_eq!((touches("inbound/a/p0"), touches("cluster/a/s0/80")), (true, false));
+    assert!(!world.apply(Event::MeshNetworks(Vec::new())).is_empty());
+    assert_eq!(world.settings().mesh_networks, networks(&["10.0.0.0/8"]));
+    assert!(world.apply(Event::MeshNetworks(networks(&["10.2.0.0/16"]))).is_empty(), "nothing new");
 }
 
 #[test]

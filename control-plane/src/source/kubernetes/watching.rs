@@ -300,13 +300,4 @@ fn pause(failures: u32, dice: f64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_and_stay_short_enough_to_notice_an_api_server_that_is_back() {
-        let pauses = |dice| [0, 1, 2, 5, 40].map(|failures| pause(failures, dice).as_millis());
-        assert_eq!(pauses(1.0), [200, 400, 800, 5000, 5000]);
-        assert_eq!(pauses(0.0), [100, 200, 400, 2500, 2500]);
-    }
-}
+mod tests;
