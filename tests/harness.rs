@@ -5,6 +5,7 @@ pub(crate) mod apiserver;
 pub(crate) mod app;
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod enrolment;
 pub(crate) mod eventually;
 pub(crate) mod kube_mesh;
 pub(crate) mod kubernetes;

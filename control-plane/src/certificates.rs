@@ -32,7 +32,7 @@ pub struct Certificates {
 /// Why no certificate is issued.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("there is no `authorization: Bearer TOKEN` in the call's metadata")]
+    #[error("there is no `authorization: Bearer TOKEN`, or more than one, in the call's metadata")]
     TokenMissing,
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -105,9 +105,12 @@ impl Certificates {
     }
 }
 
+/// The one token of the call; of two, nobody can say which is meant.
 fn bearer(metadata: &MetadataMap) -> Result<&str, Refused> {
-    let value = metadata.get("authorization").and_then(|value| value.to_str().ok());
-    value.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Refused::TokenMissing)
+    let mut values = metadata.get_all("authorization").iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(Refused::TokenMissing) };
+    let value = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
+    value.ok_or(Refused::TokenMissing)
 }
 
 impl Refused {

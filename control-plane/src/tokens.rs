@@ -67,6 +67,10 @@ impl TokenCheck {
         if token.is_empty() {
             return Err(TokenError::Malformed("it is empty".to_owned()));
         }
+        // RFC 6750, b64token. The API server would read on to the first space and not look at the rest.
+        if !token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)) {
+            return Err(TokenError::Malformed("it has characters that no token has".to_owned()));
+        }
         match self {
             TokenCheck::Own(tokens) => tokens.verify(token),
             TokenCheck::Review(reviewer) => reviewer.review(token, client).await,

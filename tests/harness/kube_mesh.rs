@@ -3,13 +3,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::Kubeconfig;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -48,8 +51,17 @@ pub(crate) struct Replica {
 }
 
 impl<'a> KubeMesh<'a> {
-    /// Two namespaces, and nothing in them.
+    /// Two namespaces, and the root in one of them: the same for all tests, since each control plane keeps its roots in
+    /// every namespace that has pods of the mesh, those of other tests too.
     pub(crate) async fn start(server: &'a ApiServer) -> KubeMesh<'a> {
+        let mesh = KubeMesh::without_root(server).await;
+        let secrets: Api<Secret> = Api::namespaced(mesh.client.clone(), &mesh.system.name);
+        secrets.create(&PostParams::default(), root()).await.expect("the API server takes it");
+        mesh
+    }
+
+    /// Two namespaces, and nothing in them.
+    pub(crate) async fn without_root(server: &'a ApiServer) -> KubeMesh<'a> {
         let mesh = KubeMesh {
             server,
             client: server.client().await,
@@ -315,6 +327,26 @@ impl Replica {
         })
         .collect()
     }
+}
+
+/// As the leader would make it.
+fn root() -> &'static Secret {
+    static ROOT: OnceLock<Secret> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = params.self_signed(&key).expect("well-formed").pem();
+        let secret = json!({
+            "metadata": {"name": "gauze-root"}, "type": "kubernetes.io/tls", "immutable": true,
+            "data": {
+                "tls.crt": ByteString(certificate.into_bytes()),
+                "tls.key": ByteString(key.serialize_pem().into_bytes()),
+            },
+        });
+        serde_json::from_value(secret).expect("well-formed")
+    })
 }
 
 fn pod_object(name: &str, app: &str, port: u16, meshed: bool) -> Pod {

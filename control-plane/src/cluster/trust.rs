@@ -33,7 +33,7 @@ const WRITES_MAX: usize = 8;
 /// How long the API server may take for one write; it waits 10 s for the webhook that waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the leader gathers changes before it looks again.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long it waits to learn what is there already.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it waits after a write that failed.
