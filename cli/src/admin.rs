@@ -62,16 +62,25 @@ impl Endpoint {
     }
 
     async fn ask(&self, method: Method, path: &str) -> anyhow::Result<String> {
-        let answer = async {
-            match self {
-                Endpoint::Tcp(address) => exchange(TcpStream::connect(address).await?, method, path).await,
-                Endpoint::Socket(socket) => exchange(UnixStream::connect(socket).await?, method, path).await,
-                Endpoint::Pod(exec) => {
-                    let post = method == Method::POST;
-                    exec.ask(path, post).await.map(|text| (StatusCode::OK, text))
-                }
-            }
-        };
+        match self {
+            Endpoint::Tcp(address) => self.over(TcpStream::connect(address), method, path).await,
+            Endpoint::Socket(socket) => self.over(UnixStream::connect(socket), method, path).await,
+            // It has a limit of its own, since API server and kubelet stand between.
+            Endpoint::Pod(exec) => Ok(exec.ask(path, method == Method::POST).await?),
+        }
+    }
+
+    /// One request over the connection that `connect` makes.
+    async fn over<S>(
+        &self,
+        connect: impl Future<Output = std::io::Result<S>>,
+        method: Method,
+        path: &str,
+    ) -> anyhow::Result<String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let answer = async { exchange(connect.await?, method, path).await };
         let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, answer).await else {
             let text = format!("{self} does not answer in {} s", ANSWER_TIMEOUT.as_secs());
             return Err(Failure::TimedOut(text).into());

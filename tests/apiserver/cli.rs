@@ -76,10 +76,11 @@ async fn an_empty_cluster_can_carry_the_mesh_and_has_none_yet() {
 #[tokio::test]
 async fn who_may_not_look_is_told_what_is_missing() {
     let Some(server) = ApiServer::shared().await else { return };
-    let namespace = server.namespace("nobody").await.name.clone();
-    let account = ["get", "serviceaccount", "default", "--namespace", &namespace];
+    let guard = server.namespace("nobody").await;
+    let namespace = &guard.name;
+    let account = ["get", "serviceaccount", "default", "--namespace", namespace];
     eventually("the ServiceAccount", async || server.kubectl(&account).await).await;
-    let kubeconfig = server.kubeconfig_for(&namespace, "default").await;
+    let kubeconfig = server.kubeconfig_for(namespace, "default").await;
     let refused = gauze(&kubeconfig, &format!("get --system-namespace {namespace}")).await;
     assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
     for wanted in ["you may not read the Deployment gauze-control-plane", "gauze check --pre"] {
@@ -114,6 +115,77 @@ async fn nobody_there_and_nobody_known_are_one_sentence_each() {
     let context = gauze(&server.kubeconfig(), "get --context nowhere").await;
     assert_eq!(context.status.code(), Some(3));
     assert!(said(&context).contains("has no context nowhere; its contexts are"), "{}", said(&context));
+}
+
+/// A control plane that is ready as far as the API server knows, and an account that may see it and run nothing in it.
+fn ready_on_paper(namespace: &str) -> String {
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: gauze-control-plane, namespace: {namespace}}}
+spec:
+  replicas: 0
+  selector: {{matchLabels: {{app: gauze}}}}
+  template:
+    metadata: {{labels: {{app: gauze}}}}
+    spec: {{containers: [{{name: control-plane, image: gauze.test/none}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: control-plane-0, namespace: {namespace}, labels: {{app: gauze}}}}
+spec: {{nodeName: {NODE}, containers: [{{name: control-plane, image: gauze.test/none}}]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: looks, namespace: {namespace}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}
+subjects: [{{kind: ServiceAccount, name: default, namespace: {namespace}}}]
+"#
+    )
+}
+
+#[tokio::test]
+async fn a_control_plane_that_cannot_be_asked_says_whether_it_is_a_right_or_the_way() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let guard = server.namespace("paper").await;
+    let namespace = &guard.name;
+    server.apply(&ready_on_paper(namespace)).await;
+    let ready = r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
+    let patch = [
+        "patch",
+        "pod",
+        "control-plane-0",
+        "-n",
+        namespace,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        ready,
+    ];
+    server.kubectl(&patch).await.expect("it is there");
+    let account = ["get", "serviceaccount", "default", "--namespace", namespace];
+    eventually("the ServiceAccount", async || server.kubectl(&account).await).await;
+    let viewer = server.kubeconfig_for(namespace, "default").await;
+    let get = format!("get --system-namespace {namespace}");
+    let refused = eventually("its rights are known", async || {
+        let refused = gauze(&viewer, &get).await;
+        holds(!said(&refused).contains("read the Deployment"), said(&refused))?;
+        Ok::<_, String>(refused)
+    })
+    .await;
+    assert_eq!(refused.status.code(), Some(3));
+    let wanted = format!("you may not run a program in pods of namespace {namespace} (create pods/exec)");
+    assert!(said(&refused).contains(&wanted), "{}", said(&refused));
+    // Nothing runs on the node: an administrator gets as far as its kubelet.
+    let lost = gauze(&server.kubeconfig(), &get).await;
+    assert_eq!(lost.status.code(), Some(3));
+    assert!(said(&lost).contains("cannot run a program in pods"), "{}", said(&lost));
+    assert_eq!(said(&lost).lines().count(), 1, "{}", said(&lost));
+    let checked =
+        gauze(&server.kubeconfig(), &format!("check -o json -n {namespace} --system-namespace {namespace}"))
+            .await;
+    assert!(codes(&checked).contains(&"M1315".to_owned()), "{}", said(&checked));
 }
 
 /// A system namespace whose control plane never gets ready, a namespace that forbids what it asks for, a pod without its

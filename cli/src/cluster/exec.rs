@@ -39,7 +39,7 @@ impl Exec {
     ///
     /// # Errors
     /// The pod cannot be reached, or may not be asked; the program fails: then its own words.
-    pub(crate) async fn ask(&self, path: &str, post: bool) -> anyhow::Result<String> {
+    pub(crate) async fn ask(&self, path: &str, post: bool) -> Result<String, Failure> {
         let mut command = vec![self.program, "ask", path];
         if post {
             command.push("--post");
@@ -54,8 +54,7 @@ impl Exec {
         }
         let said = ended.status.and_then(|status| status.message).unwrap_or_default();
         let why = [ended.complaint.trim(), said.trim()].into_iter().find(|text| !text.is_empty());
-        Err(Failure::Unreachable(format!("{self} does not answer {path}: {}", why.unwrap_or("it ended")))
-            .into())
+        Err(Failure::Unreachable(format!("{self} does not answer {path}: {}", why.unwrap_or("it ended"))))
     }
 
     async fn run(&self, command: &[&str]) -> Result<Ended, kube::Error> {

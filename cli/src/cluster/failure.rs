@@ -18,6 +18,9 @@ pub(super) fn explain(cluster: &Cluster, doing: &str, error: &kube::Error) -> Fa
         Some((403, said)) => {
             format!("you may not {doing} in {name}{said}; `gauze check --pre` says all that is needed")
         }
+        Some((404, _)) => format!(
+            "cannot {doing} in {name}: there is nothing of that name or kind; `gauze check` says what is missing"
+        ),
         Some((_, said)) => format!("cannot {doing} in {name}{said}"),
         None => format!(
             "the API server of {name} ({server}) does not answer: {}; does `kubectl cluster-info` reach it?",
