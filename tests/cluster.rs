@@ -2,3 +2,4 @@
 //! alone; tests/README.md says what they need.
 
 mod smoke; // the cluster can do what the rest relies on
+mod traffic; // what is on the wire, who is let in, and where a split sends

@@ -1,41 +1,61 @@
 //! The cluster itself can do what the other tests rely on.
 
-use crate::harness::cluster::Cluster;
+use serde_json::Value;
 
-/// A pod with a native sidecar, and a Service of both families for it.
-const POD: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: smoke}
----
+use crate::harness::cluster::{Cluster, demo_app};
+use crate::harness::eventually;
+use crate::harness::objects;
+
+/// The Service of both families that all call.
+const SERVICE: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: app, namespace: smoke}
 spec:
   selector: {app: app}
-  ipFamilyPolicy: RequireDualStack
+  ipFamilyPolicy: PreferDualStack
   ports: [{port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: app, namespace: smoke, labels: {app: app}}
-spec:
-  initContainers:
-  - {name: sidecar, image: gauze.test/pause:dev, restartPolicy: Always}
-  containers:
-  - name: app
-    image: gauze.test/gauze:dev
-    imagePullPolicy: Never
-    args: [demo-app, --help]
 ";
 
 #[tokio::test]
-async fn a_pod_with_a_native_sidecar_becomes_ready() {
+async fn a_pod_with_a_native_sidecar_is_reached_by_name_and_by_each_address_of_its_service() {
     let Some(cluster) = Cluster::shared().await else { return };
-    cluster.apply(POD).await;
-    println!("{:?}", cluster.kubectl(&["get", "pods", "-A", "-o", "wide"]).await);
-    println!("{:?}", cluster.run(&["ip", "addr"]).await);
-    println!("{:?}", cluster.helm(&["ls", "-A"]).await);
-    println!("{:?}", cluster.gauze(&["--version"]).await);
-    assert!(cluster.restart("kube-scheduler").await);
+    cluster.apply(&objects::namespace("smoke", &[])).await;
+    cluster.apply(SERVICE).await;
+    let addresses = ["get", "service", "app", "--namespace=smoke", "--output=jsonpath={.spec.clusterIPs[*]}"];
+    let addresses = cluster.kubectl(&addresses).await.expect("the Service has them");
+    let hosts: Vec<String> = addresses
+        .split(' ')
+        .map(|address| if address.contains(':') { format!("[{address}]") } else { address.to_owned() })
+        .chain(["app".to_owned(), "app.smoke.svc.cluster.local".to_owned()])
+        .collect();
+    // A native sidecar: the app starts when its startup probe has succeeded.
+    let sidecar = "\n  initContainers: [{name: sidecar, image: gauze.test/pause:dev, imagePullPolicy: Never, restartPolicy: Always}]";
+    let mut pods = demo_app("smoke", "app", &[]).replace("\nspec:", &format!("\nspec:{sidecar}"));
+    for (index, host) in hosts.iter().enumerate() {
+        pods += &demo_app("smoke", &format!("caller-{index}"), &[&format!("--calls=app={host}:80")]);
+    }
+    cluster.apply(&pods).await;
+    cluster.pods_ready("smoke").await;
+    for (index, host) in hosts.iter().enumerate() {
+        let caller = format!("caller-{index}");
+        let said =
+            eventually(&format!("{host} answers"), async || cluster.get("smoke", &caller, 8080, "/").await)
+                .await;
+        let answer: Value = serde_json::from_str(&said).expect("the app answers JSON");
+        assert_eq!(answer["calls"][0]["pod"], "app", "{host}: {answer}");
+    }
+    cluster.kubectl(&["delete", "namespace", "smoke", "--wait=false"]).await.expect("it is there");
+}
+
+#[tokio::test]
+async fn a_component_that_is_killed_comes_back_and_knows_what_it_knew() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.apply(&objects::namespace("outage", &[])).await;
+    if !cluster.restart("kube-apiserver").await {
+        return;
+    }
+    cluster.kubectl(&["get", "namespace", "outage"]).await.expect("it is still there");
+    let interfaces = cluster.run(&["ip", "-brief", "link"]).await.expect("it runs on the node");
+    assert!(interfaces.contains("node0"), "{interfaces}");
 }

@@ -61,6 +61,41 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// The same with the mesh installed in `gauze-system`, once for all tests.
+    pub(crate) async fn with_mesh() -> Option<&'static Cluster> {
+        static INSTALLED: OnceCell<()> = OnceCell::const_new();
+        let cluster = Cluster::shared().await?;
+        INSTALLED.get_or_init(|| cluster.install(&[])).await;
+        Some(cluster)
+    }
+
+    /// `helm upgrade --install --wait` with our images and these values.
+    pub(crate) async fn install(&self, values: &[&str]) {
+        let image = [
+            format!("--set=image.registry={REGISTRY}"),
+            format!("--set=image.tag={TAG}"),
+            "--set=image.pullPolicy=Never".to_owned(),
+        ];
+        let mut arguments =
+            vec!["upgrade", "--install", "gauze", "charts/gauze", "--namespace", "gauze-system"];
+        arguments.extend(["--create-namespace", "--wait", "--timeout=120s"]);
+        arguments.extend(image.iter().map(String::as_str));
+        arguments.extend(values.iter().flat_map(|value| ["--set", value]));
+        let installed = self.helm(&arguments).await;
+        if let Err(error) = installed {
+            let pods = self.kubectl(&["describe", "pods", "--namespace=gauze-system"]).await;
+            let logs = self
+                .kubectl(&[
+                    "logs",
+                    "--namespace=gauze-system",
+                    "--selector=app.kubernetes.io/name=gauze",
+                    "--tail=50",
+                ])
+                .await;
+            panic!("{error}\n{}\n{}", pods.unwrap_or_default(), logs.unwrap_or_default());
+        }
+    }
+
     /// What kubectl printed, or its complaint.
     pub(crate) async fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         self.with_kubeconfig("kubectl", arguments, "").await
@@ -84,6 +119,32 @@ impl Cluster {
     pub(crate) async fn apply(&self, yaml: &str) {
         let applied = self.with_kubeconfig("kubectl", &["apply", "-f", "-"], yaml).await;
         applied.unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    }
+
+    /// What a GET of this path of this pod answers, asked by the API server in plaintext from the node.
+    pub(crate) async fn get(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+        path: &str,
+    ) -> Result<String, String> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}");
+        self.kubectl(&["get", "--raw", &path]).await
+    }
+
+    /// Waits until all pods of this namespace are ready.
+    ///
+    /// # Panics
+    /// Not within two minutes; shows the pods and what happened to them.
+    pub(crate) async fn pods_ready(&self, namespace: &str) {
+        let namespace = format!("--namespace={namespace}");
+        let wait = ["wait", "--for=condition=Ready", "pods", "--all", &namespace, "--timeout=120s"];
+        if let Err(error) = self.kubectl(&wait).await {
+            let pods = self.kubectl(&["get", "pods", "--output=wide", &namespace]).await;
+            let events = self.kubectl(&["get", "events", &namespace]).await;
+            panic!("{error}\n{}\n{}", pods.unwrap_or_default(), events.unwrap_or_default());
+        }
     }
 
     /// Runs a command on the node, among its network interfaces and processes.
@@ -171,6 +232,19 @@ impl Existing {
         let tools = Tools::find(&["kubectl", "helm", "docker", "python3", tool])?;
         Some(Existing { tools, kubeconfig, maker, name })
     }
+}
+
+/// A Pod with an app of the sample shop on port 8080, which answers with its own name and the answers of those it calls.
+pub(crate) fn demo_app(namespace: &str, name: &str, arguments: &[&str]) -> String {
+    let service = format!("--service={name}");
+    let arguments = [&["demo-app", &service, "--version=v1", "--listen=[::]:8080"], arguments].concat();
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  labels: {{app: {name}}}\nspec:\n  \
+         automountServiceAccountToken: false\n  enableServiceLinks: false\n  terminationGracePeriodSeconds: 2\n  containers:\n  \
+         - name: app\n    image: {REGISTRY}/gauze:{TAG}\n    imagePullPolicy: Never\n    args: {arguments:?}\n    \
+         env: [{{name: POD_NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}]\n    ports: [{{containerPort: 8080}}]\n    \
+         readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 1}}\n",
+    )
 }
 
 /// A cluster of our own with cluster DNS.
