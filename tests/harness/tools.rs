@@ -23,7 +23,9 @@ impl Tools {
         if missing.is_empty() {
             return Some(Tools { path });
         }
-        skip(&format!("{missing:?} not found: `tests/rig/programs` builds our own, tests/README.md names other ways"))
+        skip(&format!(
+            "{missing:?} not found: `tests/rig/programs` builds our own, tests/README.md names other ways"
+        ))
     }
 
     /// Where one of those lies that were asked for.
