@@ -15,7 +15,7 @@ use kube::Api;
 use kube::api::{PostParams, WatchEvent, WatchParams};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::lease::renewed;
 use super::peers::Peers;
@@ -64,11 +64,13 @@ struct Renewals {
     written: VecDeque<(MicroTime, Instant)>,
     /// When the youngest that was seen was written.
     seen: Instant,
+    /// Why the last one could not be written.
+    refused: Option<String>,
 }
 
 impl Renewals {
     fn new(now: Instant) -> Renewals {
-        Renewals { written: VecDeque::new(), seen: now }
+        Renewals { written: VecDeque::new(), seen: now, refused: None }
     }
 
     fn write(&mut self, stamp: MicroTime, now: Instant) {
@@ -130,9 +132,12 @@ impl Freshness {
         let mut former = None;
         loop {
             match timeout(CALL_TIMEOUT, self.renew_once(former.take())).await {
-                Ok(Ok(written)) => former = Some(written),
-                Ok(Err(error)) => debug!(%error, "cannot renew this replica's Lease"),
-                Err(_) => debug!("no answer about this replica's Lease in time"),
+                Ok(Ok(written)) => {
+                    self.with(|renewals| renewals.refused = None);
+                    former = Some(written);
+                }
+                Ok(Err(error)) => self.with(|renewals| renewals.refused = Some(error.to_string())),
+                Err(_) => self.with(|renewals| renewals.refused = Some("no answer in time".to_owned())),
             }
             sleep(RENEW).await;
         }
@@ -229,12 +234,17 @@ impl Freshness {
         if verdict == former {
             return;
         }
+        // Renewals that are written and do not come back have no reason: the watch is dead.
+        let why = self.with(|renewals| renewals.refused.clone());
         match verdict {
             Verdict::Fresh => info!("the objects of this replica are fresh again"),
             Verdict::Lagging => {
-                warn!(?lag, "the objects of this replica are old, and another's are not: proxies go there");
+                warn!(
+                    ?lag,
+                    why, "the objects of this replica are old, and another's are not: proxies go there"
+                );
             }
-            Verdict::Away => warn!(?lag, "the API server is away: going on with what is known"),
+            Verdict::Away => warn!(?lag, why, "the API server is away: going on with what is known"),
         }
     }
 }

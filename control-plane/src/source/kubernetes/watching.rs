@@ -7,7 +7,7 @@
 //! This is on kube's `Client`, not on its `watcher`: that one does not tell that a broken watch works again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use kube::Client;
@@ -31,6 +31,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether a kind is served that was not.
 const LOOK: Duration = Duration::from_secs(3);
+/// How long a kind that was served must be missing to be taken for gone. Whoever removes a kind removes its
+/// objects first, which is seen by watch; an API server that only begins may not know its kinds yet.
+const MISSING: Duration = Duration::from_secs(10);
 /// Pauses between attempts, from the first to all after the last.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -123,22 +126,24 @@ impl Watch {
     /// Watches until nobody listens.
     pub(super) async fn run(mut self) {
         let mut failures = 0;
-        let mut was_served = None;
+        // Since when the kind is missing, and whether that was told.
+        let mut missing: Option<(Instant, bool)> = None;
+        let mut was_served = false;
         while !self.said.is_closed() {
             match timeout(ANSWER_TIMEOUT, served(&self.client, self.watched)).await {
                 Ok(Ok(Some(path))) => {
-                    failures = 0;
-                    was_served = Some(true);
+                    (failures, missing, was_served) = (0, None, true);
                     self.follow(&path).await;
                 }
                 Ok(Ok(None)) => {
                     failures = 0;
                     self.tell(Said::Working).await;
-                    if was_served != Some(false) {
+                    let (since, told) = missing.get_or_insert((Instant::now(), false));
+                    if !*told && (!was_served || since.elapsed() >= MISSING) {
+                        *told = true;
                         info!(kind = %self.watched, "the API server does not serve this kind");
                         self.tell(Said::All(Vec::new())).await;
                     }
-                    was_served = Some(false);
                     sleep(LOOK).await;
                 }
                 Ok(Err(error)) => self.failed(&mut failures, error.into()).await,
