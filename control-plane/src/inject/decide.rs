@@ -41,6 +41,7 @@ pub enum Rule {
     PodAnnotation,
     NamespaceLabel,
     NotAsked,
+    StaticPod,
     HostNetwork,
     Windows,
     ProxyUser,
@@ -98,7 +99,12 @@ fn consider(
     let default = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&default);
     let by_pod = asked != Rule::NamespaceLabel;
-    for (rule, found) in [(Rule::HostNetwork, host_network(spec)), (Rule::Windows, windows(spec))] {
+    let impossible = [
+        (Rule::StaticPod, static_pod(pod)),
+        (Rule::HostNetwork, host_network(spec)),
+        (Rule::Windows, windows(spec)),
+    ];
+    for (rule, found) in impossible {
         let Some(finding) = found else { continue };
         // A namespace asks for all its pods, so that is no slip.
         warnings.extend(by_pod.then_some(finding));
@@ -160,6 +166,13 @@ fn asked(pod: &Pod, namespace: &Asked, warnings: &mut Vec<Finding>) -> Result<Ru
 fn not_understood(what: &str, value: &str) -> Finding {
     let message = format!("{what} {INJECT}: `{value}` is not understood; write enabled or disabled");
     Finding::new(Code::INJECT_VALUE_UNKNOWN, message)
+}
+
+/// kubelet runs it from a file, whatever the API server's copy says.
+fn static_pod(pod: &Pod) -> Option<Finding> {
+    let annotations = pod.metadata.annotations.as_ref()?;
+    let message = "the pod asks for a sidecar and is the mirror of a static pod, so it is left alone";
+    annotations.contains_key("kubernetes.io/config.mirror").then(|| Finding::new(Code::STATIC_POD, message))
 }
 
 fn host_network(spec: &PodSpec) -> Option<Finding> {
@@ -266,6 +279,7 @@ impl Rule {
             Rule::PodAnnotation => "pod-annotation",
             Rule::NamespaceLabel => "namespace-label",
             Rule::NotAsked => "not-asked",
+            Rule::StaticPod => "static-pod",
             Rule::HostNetwork => "host-network",
             Rule::Windows => "windows",
             Rule::ProxyUser => "proxy-user",
@@ -301,6 +315,7 @@ impl Decision {
             (_, Rule::PodAnnotation) => format!("annotation {INJECT} of the pod is {value}"),
             (_, Rule::NamespaceLabel) => format!("label {INJECT} of the namespace is {value}"),
             (_, Rule::NotAsked) => format!("neither pod nor namespace has {INJECT}: enabled"),
+            (_, Rule::StaticPod) => "kubelet runs the pod from a file".to_owned(),
             (_, Rule::HostNetwork) => "the pod is on its node's network (hostNetwork)".to_owned(),
             (_, Rule::Windows) => "the pod is for Windows".to_owned(),
             (_, rule) => rule.name().to_owned(),

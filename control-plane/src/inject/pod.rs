@@ -69,7 +69,7 @@ fn take(containers: &mut Vec<Value>, name: &str) -> Option<Value> {
 
 fn with_arguments(mut proxy: Value, arguments: Vec<String>) -> Value {
     let mut all = array(&proxy["args"]);
-    all.extend(arguments.into_iter().map(Value::from));
+    all.extend(arguments.into_iter().map(sidecar::literal).map(Value::from));
     proxy["args"] = all.into();
     proxy
 }

@@ -112,7 +112,12 @@ fn arguments(pod: &Value, wishes: &Wishes, injector: &Injector) -> Vec<String> {
         [app, version].iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value.as_ref()?))),
     );
     arguments.extend(skipped(wishes));
-    arguments
+    arguments.into_iter().map(literal).collect()
+}
+
+/// An argument that kubelet hands over as it is: in others it replaces `$(NAME)`.
+pub(super) fn literal(argument: String) -> String {
+    argument.replace('$', "$$")
 }
 
 /// What the redirect leaves alone. The sidecar gets the same: from its arguments the control plane learns which

@@ -8,9 +8,9 @@ use gauze_model::Code;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{age, annotation_path, pods, services};
-use crate::inject::PREFIX;
+use super::{age, annotation, annotation_path, pods, services};
 use crate::inject::wishes::ANNOTATIONS;
+use crate::inject::{INJECT, PREFIX};
 use crate::problem::Problem;
 use crate::world::{Object, ObjectKind, World, origin};
 
@@ -22,6 +22,7 @@ pub fn check(world: &World) -> Vec<Problem> {
         match object {
             Object::Namespace(namespace) => {
                 annotations(ObjectKind::Namespace, &namespace.metadata, &mut problems);
+                problems.extend(asks_in_vain(&namespace.metadata));
             }
             Object::Pod(pod) => check_pod(world, pod, &mut claims, &mut problems),
             Object::Service(service) => check_service(world, service, &mut claims, &mut problems),
@@ -85,6 +86,22 @@ fn annotations(kind: ObjectKind, metadata: &ObjectMeta, problems: &mut Vec<Probl
             message,
         ));
     }
+}
+
+/// A namespace that asks for injection in a way that the API server cannot hear: its pods start outside the mesh.
+fn asks_in_vain(namespace: &ObjectMeta) -> Option<Problem> {
+    let origin = origin(ObjectKind::Namespace, namespace);
+    if let Some(value) = namespace.labels.as_ref().and_then(|labels| labels.get(INJECT)) {
+        let message =
+            format!("`{value}` is not understood, so no pod is injected for it; write enabled or disabled");
+        let is_slip = !["enabled", "disabled"].contains(&value.as_str());
+        return is_slip.then(|| {
+            Problem::new(Code::INJECT_VALUE_UNKNOWN, origin.at(format!("metadata.labels[{INJECT}]")), message)
+        });
+    }
+    annotation(namespace, INJECT)?;
+    let message = "an annotation of a namespace has no effect, since the API server selects by labels; write it as a label";
+    Some(Problem::new(Code::INJECT_MISPLACED, origin.at(annotation_path(INJECT)), message))
 }
 
 /// Who says that an address is its own.

@@ -105,3 +105,119 @@ impl Reviewed {
         serde_json::to_vec(&self.response.into_review())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+    use crate::inject::InjectionSettings;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        injection: InjectionSettings,
+    }
+
+    /// What the API server asks about this pod, with other values at these paths.
+    fn question(pod: &Value, changes: &[(&str, Value)]) -> Vec<u8> {
+        let kind = |kind: &str| json!({ "group": "", "version": "v1", "kind": kind });
+        let mut review = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "7d9b", "operation": "CREATE", "namespace": "shop", "name": "web", "dryRun": false,
+                "kind": kind("Pod"), "resource": { "group": "", "version": "v1", "resource": "pods" },
+                "userInfo": {}, "object": pod, "oldObject": null, "options": null,
+            },
+        });
+        for (path, value) in changes {
+            *review.pointer_mut(path).unwrap() = value.clone();
+        }
+        serde_json::to_vec(&review).unwrap()
+    }
+
+    fn pod(spec: Value) -> Value {
+        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "generateName": "web-" }, "spec": spec })
+    }
+
+    fn app() -> Value {
+        pod(json!({ "containers": [{ "name": "app", "fieldOfTomorrow": 1 }] }))
+    }
+
+    fn asked(body: &[u8], asked_by: AskedBy) -> Result<Reviewed, ReviewError> {
+        let injector = Injector {
+            settings: Flags::parse_from(["program"]).injection,
+            trust_domain: "cluster.local".to_owned(),
+            system_namespace: "gauze-system".to_owned(),
+            mesh_networks: Vec::new(),
+        };
+        review(body, asked_by, &injector, "0123456789abcdef")
+    }
+
+    fn answered(reviewed: Reviewed) -> Value {
+        let answer: Value = serde_json::from_slice(&reviewed.answer().unwrap()).unwrap();
+        assert_eq!(
+            (&answer["kind"], &answer["response"]["uid"]),
+            (&json!("AdmissionReview"), &json!("7d9b"))
+        );
+        answer["response"].clone()
+    }
+
+    #[test]
+    fn the_patch_injects_the_pod_and_keeps_fields_that_we_do_not_know() {
+        let reviewed = asked(&question(&app(), &[]), AskedBy::Namespace).unwrap();
+        let said = (reviewed.namespace.as_str(), reviewed.pod.as_str(), reviewed.rule, reviewed.action);
+        assert_eq!(said, ("shop", "web-", Rule::NamespaceLabel, "injected"));
+        let response = answered(reviewed);
+        assert_eq!((&response["allowed"], &response["patchType"]), (&json!(true), &json!("JSONPatch")));
+        let patch: Vec<u8> = serde_json::from_value(response["patch"].clone()).unwrap();
+        let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+        let mut patched = app();
+        json_patch::patch(&mut patched, &patch).unwrap();
+        assert_eq!(patched["spec"]["initContainers"][1]["name"], "gauze-proxy");
+        assert_eq!(patched["spec"]["containers"], app()["spec"]["containers"]);
+    }
+
+    #[test]
+    fn the_path_says_who_asks_and_a_dry_run_says_so() {
+        let reviewed = asked(&question(&app(), &[]), AskedBy::Pod).unwrap();
+        assert_eq!((reviewed.rule, reviewed.action, reviewed.dry_run), (Rule::NotAsked, "left", false));
+        let dry = question(&app(), &[("/request/dryRun", json!(true))]);
+        assert!(asked(&dry, AskedBy::Namespace).unwrap().dry_run);
+    }
+
+    #[test]
+    fn a_refusal_names_every_reason_its_code_and_the_way_out_and_warnings_go_along() {
+        let spec = json!({ "securityContext": { "runAsUser": 1337 }, "containers": [{ "name": "a" }, { "name": "b" }] });
+        let mut reviewed = asked(&question(&pod(spec), &[]), AskedBy::Namespace).unwrap();
+        reviewed.warn("one more".to_owned());
+        let response = answered(reviewed);
+        assert_eq!((&response["allowed"], &response["status"]["code"]), (&json!(false), &json!(422)));
+        let message = response["status"]["message"].as_str().unwrap();
+        for wanted in
+            ["`a` would run as 1337", "`b` would run as 1337", "M2004", "gauze.dev/inject: disabled"]
+        {
+            assert!(message.contains(wanted), "no `{wanted}` in {message}");
+        }
+        assert_eq!(response["warnings"], json!(["one more"]));
+    }
+
+    #[test]
+    fn what_is_no_question_about_a_new_pod_is_not_answered() {
+        for (shows, body) in [
+            ("no JSON", b"nonsense".to_vec()),
+            ("no review", b"{}".to_vec()),
+            (
+                "an answer",
+                br#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": null}"#
+                    .to_vec(),
+            ),
+            ("another operation", question(&app(), &[("/request/operation", json!("UPDATE"))])),
+            ("another kind", question(&app(), &[("/request/kind/kind", json!("Service"))])),
+            ("a pod of wrong types", question(&pod(json!({ "containers": 1 })), &[])),
+        ] {
+            assert!(asked(&body, AskedBy::Namespace).is_err(), "{shows}");
+        }
+    }
+}
