@@ -272,7 +272,8 @@ fn a_namespace_that_asks_does_not_blame_its_pods_for_what_cannot_be_injected() {
 
 #[test]
 fn the_mirror_of_a_static_pod_is_left_alone() {
-    let metadata = json!({ "labels": { INJECT: "enabled" }, "annotations": { "kubernetes.io/config.mirror": "1" } });
+    let metadata =
+        json!({ "labels": { INJECT: "enabled" }, "annotations": { "kubernetes.io/config.mirror": "1" } });
     let expected = (Rule::StaticPod, "leave", vec![Code::STATIC_POD]);
     assert_eq!(decided("shop", None, &metadata, &app()), expected);
 }
