@@ -1,5 +1,6 @@
 //! Against a whole cluster, whose kubelet starts real containers. `cargo test -p gauze-tests -- cluster::` runs these
 //! alone; tests/README.md says what they need.
 
+mod exposure; // what a stranger reaches
 mod smoke; // the cluster can do what the rest relies on
 mod traffic; // what is on the wire, who is let in, and where a split sends
