@@ -2,5 +2,6 @@
 //! alone; tests/README.md says what they need.
 
 mod exposure; // what a stranger reaches
+mod install; // a user's day, from helm install to helm uninstall
 mod smoke; // the cluster can do what the rest relies on
 mod traffic; // what is on the wire, who is let in, and where a split sends
