@@ -90,8 +90,8 @@ impl Shop<'_> {
     /// Applies docs/split.yaml with these weights.
     async fn split(&self, v1: u32, v2: u32) {
         let yaml = std::fs::read_to_string(repository().join("docs/split.yaml")).expect("it is there");
-        let yaml = yaml.replace("weight: 90", &format!("weight: {v1}"));
-        self.cluster.apply(&yaml.replace("weight: 10", &format!("weight: {v2}"))).await;
+        let yaml = yaml.replace("weight: 10\n", &format!("weight: {v2}\n"));
+        self.cluster.apply(&yaml.replace("weight: 90\n", &format!("weight: {v1}\n"))).await;
     }
 
     /// Asks the app or load of a deployment for its ledger, after an order.
