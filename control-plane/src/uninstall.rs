@@ -1,8 +1,8 @@
 //! `gauze-control-plane uninstall`: takes back what control planes have made in a cluster themselves and what therefore
-//! belongs to no Helm release: the roots in every namespace, the root Secret, the leader's Lease. The chart runs it as
-//! a hook after it has deleted the control plane.
+//! belongs to no Helm release: the roots in every namespace, the root Secret, the leader's Lease; and the pod that
+//! `helm test` leaves for its log. The chart runs it as a hook after it has deleted the control plane.
 //!
-//! It never touches pods or custom resources, and no object of the same name that is not ours.
+//! It never touches pods of users or custom resources, and no ConfigMap of the same name that is not ours.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +59,8 @@ const PAGE: u32 = 500;
 
 /// The Lease of the leader.
 const LEASE: &str = "gauze-control-plane";
+/// The pod of `helm test`.
+const CHECK: &str = "gauze-check";
 /// The ConfigMap of the roots, in every namespace of the mesh.
 const TRUST: &str = "gauze-trust";
 
@@ -99,7 +101,7 @@ pub async fn run(settings: &UninstallSettings) -> Result<(), UninstallError> {
     if let Some(secret) = &settings.root_secret {
         delete::<Secret>(&client, namespace, secret).await?;
     }
-    Ok(())
+    delete::<Pod>(&client, namespace, CHECK).await
 }
 
 async fn connect(settings: &UninstallSettings) -> anyhow::Result<Client> {

@@ -287,11 +287,12 @@ async fn uninstalled_only_the_definitions_and_what_users_made_stay(installed: &I
         holds(left.is_empty(), left)
     })
     .await;
+    server.apply("{apiVersion: v1, kind: Pod, metadata: {name: gauze-check, namespace: gauze-system}, spec: {containers: [{name: check, image: check, securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}}]}}").await;
     let said = installed.run_uninstall_hook().await;
     assert_eq!(
         said,
         "deleted ConfigMap shop/gauze-trust\ndeleted Lease gauze-system/gauze-control-plane\n\
-         deleted Secret gauze-system/gauze-root\n"
+         deleted Secret gauze-system/gauze-root\ndeleted Pod gauze-system/gauze-check\n"
     );
     let path = installed.write("manifest.yaml", &installed.helm(&["get", "manifest", "gauze"]).await);
     installed.helm(&["uninstall", "gauze", "--no-hooks", "--wait"]).await;
