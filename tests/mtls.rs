@@ -7,7 +7,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::harness::App;
-use crate::harness::client::{Protocol, call};
+use crate::harness::client::{Client, Protocol, call, request};
 use crate::harness::eventually::{eventually, holds};
 use crate::harness::mesh::{Mesh, SidecarOptions};
 use crate::http::Pair;
@@ -53,6 +53,29 @@ async fn permissive_lets_plaintext_in_and_strict_does_not() {
     assert_eq!(pair.app.count("plain"), before, "no byte of it reached the app");
     let meshed = call(Protocol::Http1, pair.dial(), "cart", "/", "meshed").await.expect("an answer");
     assert_eq!(meshed.status, 200, "the mesh goes on");
+}
+
+#[tokio::test]
+async fn a_plaintext_connection_that_is_open_when_its_port_becomes_strict_carries_nothing_more() {
+    for port_name in ["http", "tcp"] {
+        let pair = Pair::start(port_name).await;
+        let mut client = Client::connect(Protocol::Http1, pair.cart.address).await.expect("a connection");
+        let mut ask = async |id: &str| client.send(request(Protocol::Http1, "cart", "/", id)).await;
+        assert_eq!(ask("before").await.expect("an answer").status, 200, "{port_name}: permissive is the default");
+        let namespace =
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {gauze.dev/mtls: strict}}\n";
+        pair.mesh.apply("namespace.yaml", namespace);
+        eventually(&format!("{port_name}: refused, or closed where it cannot be told"), async || {
+            match ask("during").await {
+                Ok(answer) => holds(answer.code().starts_with("M4"), answer.text()),
+                Err(_) => Ok(()),
+            }
+        })
+        .await;
+        let reached = pair.app.count("during");
+        assert!(!ask("after").await.is_ok_and(|answer| answer.status == 200), "{port_name}: it stays so");
+        assert_eq!((pair.app.count("during"), pair.app.count("after")), (reached, 0));
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,14 @@ pub struct Inbound {
     pub mesh_networks: Vec<IpNet>,
 }
 
+impl Inbound {
+    /// How a port of this pod accepts connections, declared or not.
+    pub fn port(&self, port: u16) -> InboundPort {
+        let undeclared = InboundPort { protocol: PortProtocol::Detect, mtls: self.mtls };
+        self.ports.get(&port).copied().unwrap_or(undeclared)
+    }
+}
+
 /// What is known of one port of a pod (the Service's `targetPort`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboundPort {

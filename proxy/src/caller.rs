@@ -54,8 +54,8 @@ pub(crate) struct FromPeer {
 enum Who {
     /// Proved by mesh TLS.
     Peer(SpiffeId),
-    /// Came in plaintext, to a port that wants it or not.
-    Outside(Mtls),
+    /// Came in plaintext.
+    Outside,
 }
 
 /// A `gauze-peer` header and what it means; a peer says the same again and again.
@@ -95,7 +95,7 @@ impl Caller {
     pub(crate) fn streams_max(&self) -> u32 {
         let limits = &self.worker().proxy.settings.limits;
         match self {
-            Caller::Peer(from) if matches!(from.who, Who::Outside(_)) => limits.streams_outside_max,
+            Caller::Peer(from) if matches!(from.who, Who::Outside) => limits.streams_outside_max,
             Caller::App(_) | Caller::Peer(_) => limits.streams_mesh_max,
         }
     }
@@ -130,7 +130,7 @@ impl FromApp {
 }
 
 impl FromPeer {
-    /// Somebody, until it is known who.
+    /// Somebody from outside the mesh, until mesh TLS has proved more.
     pub(crate) fn new(
         worker: Rc<Worker>,
         source: SocketAddr,
@@ -138,13 +138,7 @@ impl FromPeer {
         app: Arc<EndpointTarget>,
     ) -> FromPeer {
         let edge = Arc::clone(&app.metrics);
-        let who = Who::Outside(Mtls::Strict);
-        FromPeer { worker, source, destination, app, who, edge, introduced: RefCell::default() }
-    }
-
-    /// It came without mesh TLS, to a port that takes this or not.
-    pub(crate) fn outside(self, mtls: Mtls) -> FromPeer {
-        FromPeer { who: Who::Outside(mtls), ..self }
+        FromPeer { worker, source, destination, app, who: Who::Outside, edge, introduced: RefCell::default() }
     }
 
     /// Mesh TLS has proved who it is.
@@ -155,12 +149,35 @@ impl FromPeer {
         FromPeer { who: Who::Peer(identity), edge, ..self }
     }
 
+    /// Whether it may come in as things are now: a connection outlives policies.
+    ///
     /// # Errors
     /// It came in plaintext, and the port accepts mesh TLS only.
     pub(crate) fn admit(&self) -> Result<(), Refusal> {
-        match self.who {
-            Who::Peer(_) | Who::Outside(Mtls::Permissive) => Ok(()),
-            Who::Outside(Mtls::Strict) => Err(Refusal::new(Code::PLAINTEXT_REFUSED, "")),
+        if matches!(self.who, Who::Peer(_)) {
+            return Ok(());
+        }
+        let view = self.worker.proxy.config.view();
+        let inbound = view.inbound.as_ref().ok_or_else(|| Refusal::new(Code::NOT_CONFIGURED, ""))?;
+        match inbound.port(self.destination.port()).mtls {
+            Mtls::Permissive => Ok(()),
+            Mtls::Strict => Err(Refusal::new(Code::PLAINTEXT_REFUSED, "")),
+        }
+    }
+
+    /// Completes when it may not stay.
+    pub(crate) async fn expelled(&self) -> Refusal {
+        if matches!(self.who, Who::Peer(_)) {
+            return std::future::pending().await;
+        }
+        let mut changes = self.worker.proxy.config.changes();
+        loop {
+            if let Err(refusal) = self.admit() {
+                return refusal;
+            }
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 

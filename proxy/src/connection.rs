@@ -160,7 +160,7 @@ async fn inbound(from: FromPeer, mut stream: Stream, counted: Counted) -> Result
     }
 
     let held = (counted, from.worker.proxy.metrics.accepted(Direction::Inbound, Security::Plain));
-    let from = Box::new(from.outside(port.mtls));
+    let from = Box::new(from);
     match speaks {
         // Refused, where plaintext is refused, by an answer that says so.
         Speaks::Http1 => holding(held, serve::http1(Caller::Peer(from), stream)),
@@ -184,8 +184,7 @@ fn admit(from: &FromPeer, inbound: &Inbound) -> Result<InboundPort, Refusal> {
     if from.worker.is_own(from.destination) {
         return Err(Refusal::new(Code::OWN_PORT, from.destination.to_string()));
     }
-    let undeclared = InboundPort { protocol: PortProtocol::Detect, mtls: inbound.mtls };
-    Ok(inbound.ports.get(&port).copied().unwrap_or(undeclared))
+    Ok(inbound.port(port))
 }
 
 /// Peers and plain clients come to the same port, so the first bytes are always looked at; only

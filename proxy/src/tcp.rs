@@ -74,8 +74,13 @@ pub(crate) async fn inbound(
     };
     let upstream = upstream.inspect_err(|refusal| record.error = Some(refusal.code))?;
     let (mut client, mut server) = (client, upstream.stream);
-    carry(&from.worker.proxy, &mut client, &mut server, &mut record).await;
-    Ok(())
+    tokio::select! {
+        () = carry(&from.worker.proxy, &mut client, &mut server, &mut record) => Ok(()),
+        refusal = from.expelled() => {
+            record.error = Some(refusal.code);
+            Err(refusal)
+        }
+    }
 }
 
 /// Carries a connection to an address that nobody knows, as it is, until somebody says that it is in
