@@ -10,6 +10,7 @@ mod configuration; // how it reaches a proxy, and what it never disturbs
 mod demo; // a new user's first minute
 mod detection; // what kind of bytes a connection carries
 mod docs; // every command of the pages runs
+mod ending; // how a sidecar ends
 mod http; // requests between two sidecars
 mod mtls; // who may speak to whom, and that nobody else can listen
 mod netns; // pods as network namespaces, with real redirect rules

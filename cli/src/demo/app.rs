@@ -132,6 +132,7 @@ async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
     match request.uri().path() {
         "/ledger" => return json(&app.ledger()),
         "/healthz" => return Response::new(full(Bytes::from_static(b"ok\n"))),
+        "/grpc.health.v1.Health/Check" => return grpc(Bytes::from_static(SERVING), "0", None),
         _ => {}
     }
     let protocol = Protocol::of(&request);
@@ -148,6 +149,9 @@ async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
     }
     respond(protocol, call_upstreams(app, &call).await)
 }
+
+/// `HealthCheckResponse { status: SERVING }`, framed: what kubelet's grpc probe wants to hear.
+const SERVING: &[u8] = b"\0\0\0\0\x02\x08\x01";
 
 type Outcome = Result<Answer, (StatusCode, &'static str, String)>;
 
