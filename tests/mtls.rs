@@ -61,15 +61,20 @@ async fn a_plaintext_connection_that_is_open_when_its_port_becomes_strict_carrie
         let pair = Pair::start(port_name).await;
         let mut client = Client::connect(Protocol::Http1, pair.cart.address).await.expect("a connection");
         let mut ask = async |id: &str| client.send(request(Protocol::Http1, "cart", "/", id)).await;
-        assert_eq!(ask("before").await.expect("an answer").status, 200, "{port_name}: permissive is the default");
-        let namespace =
-            "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {gauze.dev/mtls: strict}}\n";
+        assert_eq!(
+            ask("before").await.expect("an answer").status,
+            200,
+            "{port_name}: permissive is the default"
+        );
+        let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {gauze.dev/mtls: strict}}\n";
         pair.mesh.apply("namespace.yaml", namespace);
-        eventually(&format!("{port_name}: refused, or closed where it cannot be told"), async || {
-            match ask("during").await {
-                Ok(answer) => holds(answer.code().starts_with("M4"), answer.text()),
-                Err(_) => Ok(()),
-            }
+        eventually(&format!("{port_name}: refused, or closed where it cannot be told"), async || match ask(
+            "during",
+        )
+        .await
+        {
+            Ok(answer) => holds(answer.code().starts_with("M4"), answer.text()),
+            Err(_) => Ok(()),
         })
         .await;
         let reached = pair.app.count("during");

@@ -2,6 +2,7 @@
 //! port tells the cluster how it is, the loopback port also what it knows; both change nothing, for the
 //! app shares them. Orders are taken over a Unix socket only, from our own user or root.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -18,7 +19,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::Proxy;
 use crate::probe::{self, Probes, Said};
@@ -70,7 +72,7 @@ pub struct ListenError {
 
 type Answer = Response<Full<Bytes>>;
 
-/// Connections at once through one door.
+/// Connections at once through one door; a further one takes the place of the oldest.
 const CONNECTIONS_MAX: usize = 64;
 
 /// A request must arrive within this time.
@@ -188,23 +190,31 @@ impl Admin {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        let mut by_age = VecDeque::new();
         loop {
-            // The semaphore is never closed.
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            while connections.try_join_next().is_some() {}
+            by_age.retain(|connection: &AbortHandle| !connection.is_finished());
             match accept().await {
                 Ok(Some(stream)) => {
                     let admin = self.clone();
-                    tokio::spawn(async move {
-                        admin.serve_connection(stream, door).await;
-                        drop(place);
-                    });
+                    by_age.push_back(
+                        connections.spawn(async move { admin.serve_connection(stream, door).await }),
+                    );
                 }
                 Ok(None) => tracing::warn!("an order from another user is refused"),
                 Err(error) => {
                     tracing::warn!(%error, ?door, "cannot accept");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
+            }
+            // The oldest goes, not the newest: who opens connections and says nothing keeps nobody out, least
+            // of all kubelet, which would take that for a dead app.
+            if by_age.len() > CONNECTIONS_MAX
+                && let Some(oldest) = by_age.pop_front()
+            {
+                oldest.abort();
+                self.proxy.metrics.limit_reached("admin-connections");
             }
         }
     }
@@ -396,5 +406,32 @@ mod tests {
             drop((client, socket));
         });
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_opens_connections_and_says_nothing_keeps_nobody_out() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let admin = Arc::new(admin());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("bound");
+            let ask = async {
+                let mut silent = Vec::new();
+                for _ in 0..2 * CONNECTIONS_MAX {
+                    silent.push(TcpStream::connect(address).await.expect("connected"));
+                }
+                let mut stream = TcpStream::connect(address).await.expect("connected");
+                stream.write_all(b"GET /live HTTP/1.0\r\n\r\n").await.expect("asked");
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.expect("answered");
+                answer
+            };
+            let answer = tokio::select! {
+                answer = ask => answer,
+                () = admin.serve_tcp(&listener, Door::Pod) => unreachable!("a door stays open"),
+            };
+            assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
+        });
     }
 }
