@@ -23,7 +23,7 @@ pub(crate) enum Endpoint {
     Tcp(SocketAddr),
     Socket(PathBuf),
     /// A program in a pod of a cluster.
-    Pod(Exec),
+    Pod(Box<Exec>),
 }
 
 /// How long an answer may take.

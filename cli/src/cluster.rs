@@ -167,7 +167,7 @@ impl Cluster {
 
     fn exec(&self, pod: &Pod, container: Option<&'static str>, program: &'static str) -> Endpoint {
         let (namespace, pod) = (pod::namespace(pod).to_owned(), pod::name(pod).to_owned());
-        Endpoint::Pod(Exec { cluster: self.clone(), namespace, pod, container, program })
+        Endpoint::Pod(Box::new(Exec { cluster: self.clone(), namespace, pod, container, program }))
     }
 
     /// The pods of the namespace that the user named here or with `-n`, else of all namespaces.

@@ -98,15 +98,14 @@ fn print(format: Format, decided: &[Decided], done: &[String]) -> anyhow::Result
 
 #[cfg(test)]
 mod tests {
-    use gauze_control_plane::inject::Rule;
-    use gauze_control_plane::inject::Wishes;
+    use gauze_control_plane::inject::{Decision, Rule};
 
     use super::*;
     use crate::check::facts::example::{injected, object, pod};
 
     #[test]
     fn what_was_done_is_told_from_what_would_be() {
-        let inject = || Action::Inject(Box::new(Wishes::default()));
+        let inject = || Action::Inject(Box::default());
         for (what, pod, action, expected) in [
             (
                 "asked for and there",
@@ -118,11 +117,7 @@ mod tests {
             ("not asked for", pod("shop/web"), Action::Leave, "it has none"),
             ("no longer asked for", injected("shop/web", "0.1.0"), Action::Leave, "it has the sidecar"),
         ] {
-            let decision = gauze_control_plane::inject::Decision {
-                action,
-                rule: Rule::NamespaceLabel,
-                warnings: Vec::new(),
-            };
+            let decision = Decision { action, rule: Rule::NamespaceLabel, warnings: Vec::new() };
             let said = done(&object(pod), &Decided { object: String::new(), decision });
             assert!(said.contains(expected), "{what}: {said}");
         }
