@@ -1,6 +1,7 @@
 //! Against a whole cluster, whose kubelet starts real containers. `cargo test -p gauze-tests -- cluster::` runs these
 //! alone; tests/README.md says what they need.
 
+mod cli; // `gauze` asks the installed mesh
 mod exposure; // what a stranger reaches
 mod install; // a user's day, from helm install to helm uninstall
 mod smoke; // the cluster can do what the rest relies on
