@@ -12,12 +12,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::quantity::Quantity;
 use super::settings::{AccessLog, Amount, InjectionSettings};
-use super::{Finding, INJECT, OWN_PORTS, PREFIX};
+use super::{Finding, INJECT, INJECTED, OWN_PORTS, PREFIX};
 use crate::logging;
 use crate::translate;
 
-/// The annotations that mean something, without the prefix; `injected` is written by us.
-pub const ANNOTATIONS: [&str; 12] = [
+/// The annotations that users write, without the prefix.
+pub const ANNOTATIONS: [&str; 11] = [
     "inject",
     "skip-inbound-ports",
     "skip-outbound-ports",
@@ -29,7 +29,6 @@ pub const ANNOTATIONS: [&str; 12] = [
     "cpu",
     "memory",
     "redirect",
-    "injected",
 ];
 /// Entries of one list.
 const ENTRIES_MAX: usize = 256;
@@ -114,11 +113,16 @@ impl Reader<'_> {
     }
 }
 
+/// Whether this key under our prefix means nothing.
+pub(crate) fn is_unknown(key: &str) -> bool {
+    key != INJECTED && key.strip_prefix(PREFIX).is_some_and(|name| !ANNOTATIONS.contains(&name))
+}
+
 /// Keys under our prefix that mean nothing: slips of the pen.
 pub fn unknown_keys(metadata: &ObjectMeta) -> Vec<Finding> {
     let annotations = metadata.annotations.iter().flat_map(|all| all.keys());
     let annotations = annotations
-        .filter(|key| key.strip_prefix(PREFIX).is_some_and(|name| !ANNOTATIONS.contains(&name)))
+        .filter(|key| is_unknown(key))
         .map(|key| format!("gauze knows no annotation `{key}`; it knows {}", ANNOTATIONS.join(", ")));
     let labels = metadata.labels.iter().flat_map(|all| all.keys());
     let labels = labels

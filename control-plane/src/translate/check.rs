@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{age, annotation, annotation_path, pods, services};
-use crate::inject::wishes::ANNOTATIONS;
+use crate::inject::wishes::{ANNOTATIONS, is_unknown};
 use crate::inject::{INJECT, PREFIX};
 use crate::problem::Problem;
 use crate::world::{Object, ObjectKind, World, origin};
@@ -76,9 +76,7 @@ fn without_address(service: &Service) -> Option<Problem> {
 /// An annotation of ours that means nothing is a slip of the pen.
 fn annotations(kind: ObjectKind, metadata: &ObjectMeta, problems: &mut Vec<Problem>) {
     for key in metadata.annotations.iter().flat_map(|annotations| annotations.keys()) {
-        let Some(name) = key.strip_prefix(PREFIX).filter(|name| !ANNOTATIONS.contains(name)) else {
-            continue;
-        };
+        let Some(name) = key.strip_prefix(PREFIX).filter(|_| is_unknown(key)) else { continue };
         let message = format!("gauze knows no annotation `{name}`; it knows {}", ANNOTATIONS.join(", "));
         problems.push(Problem::new(
             Code::UNKNOWN_FIELD,
