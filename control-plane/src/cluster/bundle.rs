@@ -96,7 +96,8 @@ fn missing(configuration: &Configuration, roots: &str) -> Option<json_patch::Pat
             ]
         })
         .collect();
-    (!operations.is_empty()).then(|| json_patch::Patch(operations))
+    let is_needed = !operations.is_empty();
+    is_needed.then_some(json_patch::Patch(operations))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Rewrite<'_> {
 /// Probes and hooks of this container that name a port which it does not declare: field and name.
 pub(super) fn unknown_ports(container: &Container) -> Vec<(String, String)> {
     let container = json!(container);
-    let probes = PROBES.iter().map(|(field, _)| (format!("{field}"), container[*field].clone()));
+    let probes = PROBES.iter().map(|(field, _)| ((*field).to_owned(), container[*field].clone()));
     let hooks =
         HOOKS.iter().map(|(field, _)| (format!("lifecycle.{field}"), container["lifecycle"][*field].clone()));
     let handlers = probes.chain(hooks).flat_map(|(field, probe)| {
