@@ -32,7 +32,9 @@ async fn strict_database(cluster: &Cluster, namespace: &str) -> String {
 
 /// A container that asks the database once, and ends with success if it was answered.
 fn asks(name: &str, database: &str) -> String {
-    format!("{{name: {name}, image: \"{REGISTRY}/gauze:{TAG}\", imagePullPolicy: Never, args: [demo-ledger, \"--at={database}:80\"]}}")
+    format!(
+        "{{name: {name}, image: \"{REGISTRY}/gauze:{TAG}\", imagePullPolicy: Never, args: [demo-ledger, \"--at={database}:80\"]}}"
+    )
 }
 
 async fn object(cluster: &Cluster, arguments: &[&str]) -> Value {
@@ -88,10 +90,18 @@ async fn pods_of_every_kind_become_ready_in_the_mesh() {
     );
     let kinds = [
         ("plain", format!("initContainers: [{asks}]")),
-        ("not-root", format!("initContainers: [{asks}]\n  securityContext: {{runAsUser: 1000, runAsNonRoot: true, fsGroup: 1000}}")),
+        (
+            "not-root",
+            format!(
+                "initContainers: [{asks}]\n  securityContext: {{runAsUser: 1000, runAsNonRoot: true, fsGroup: 1000}}"
+            ),
+        ),
         ("shared-processes", format!("initContainers: [{asks}]\n  shareProcessNamespace: true")),
         ("restartable-init", format!("initContainers: [{goes_on}, {asks}]")),
-        ("bounded", format!("initContainers: [{asks}]\n  resources: {{limits: {{cpu: 500m, memory: 128Mi}}}}")),
+        (
+            "bounded",
+            format!("initContainers: [{asks}]\n  resources: {{limits: {{cpu: 500m, memory: 128Mi}}}}"),
+        ),
         ("host-network", "hostNetwork: true".to_owned()),
     ];
     let mut pods = String::new();
@@ -99,7 +109,8 @@ async fn pods_of_every_kind_become_ready_in_the_mesh() {
         // On the node's network each needs a port of its own.
         let port = format!("{}", 8081 + index);
         let pod = demo_app(namespace, name, &[]).replace("8080", &port);
-        write!(pods, "{}", pod.replacen("\nspec:", &format!("\nspec:\n  {spec}"), 1)).expect("a string grows");
+        write!(pods, "{}", pod.replacen("\nspec:", &format!("\nspec:\n  {spec}"), 1))
+            .expect("a string grows");
     }
     cluster.apply(&pods).await;
     cluster.pods_ready(namespace).await;
