@@ -151,11 +151,6 @@ impl ApiServer {
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
-    /// What the API server has logged.
-    pub(crate) fn log(&self) -> String {
-        self.kubernetes.log("kube-apiserver")
-    }
-
     /// What ServiceAccounts asked of it, an audit event a line; not those of Kubernetes' own controllers.
     pub(crate) fn audit(&self) -> String {
         self.kubernetes.log("audit")
