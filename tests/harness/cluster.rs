@@ -109,7 +109,12 @@ impl Cluster {
     /// What `gauze` printed, or its complaint.
     pub(crate) async fn gauze(&self, arguments: &[&str]) -> Result<String, String> {
         let gauze = program("gauze");
-        self.with_kubeconfig(gauze.to_str().expect("a path of text"), arguments, "").await
+        let kubeconfig = match self {
+            Cluster::Own(kubernetes) => kubernetes.folder().join("kubeconfig/admin"),
+            Cluster::Existing(existing) => existing.kubeconfig.clone(),
+        };
+        let [gauze, kubeconfig] = [&gauze, &kubeconfig].map(|path| path.to_str().expect("a path of text"));
+        self.with_kubeconfig(gauze, &[arguments, &["--kubeconfig", kubeconfig]].concat(), "").await
     }
 
     /// Applies these documents.
