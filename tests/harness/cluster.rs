@@ -50,12 +50,13 @@ impl Cluster {
 
     /// One for this test alone (or the existing one, which is the only one).
     pub(crate) async fn start() -> Option<Cluster> {
+        let programs = program("gauze"); // built first: a cluster need not wait for a compiler
         let cluster = match env::var("GAUZE_TEST_KUBECONFIG") {
             Ok(path) => Cluster::Existing(Existing::find(PathBuf::from(path))?),
             Err(_) => Cluster::Own(own().await?),
         };
         let images = tempfile::tempdir().expect("a temporary folder");
-        for image in make_images("images.json", parent(&program("gauze")), &images) {
+        for image in make_images("images.json", parent(&programs), &images) {
             cluster.load(&image).await;
         }
         Some(cluster)
