@@ -5,5 +5,7 @@ mod cli; // `gauze` asks the installed mesh
 mod exposure; // what a stranger reaches
 mod injection; // what kubelet makes of injected pods
 mod install; // a user's day, from helm install to helm uninstall
+mod outage; // a minute without control plane
+mod probes; // what kubelet learns of a dead app
 mod smoke; // the cluster can do what the rest relies on
 mod traffic; // what is on the wire, who is let in, and where a split sends
