@@ -87,6 +87,8 @@ fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn proxy(pod: &str, connected: bool, since: u64, state: &str) -> Value {
@@ -127,10 +129,10 @@ mod tests {
         let other = proxy("web-1", true, 20, "current");
         for (what, replicas, expected) in [
             ("one replica", &[&[one.clone()][..]][..], "True Programmed 1/1"),
-            ("each has one", &[&[one.clone()], &[other.clone()]], "True Programmed 2/2"),
+            ("each has one", &[from_ref(&one), from_ref(&other)], "True Programmed 2/2"),
             (
                 "the pod moved: its open stream counts",
-                &[&[one.clone()], &[proxy("web-0", false, 30, "behind")]],
+                &[from_ref(&one), &[proxy("web-0", false, 30, "behind")]],
                 "True Programmed 1/1",
             ),
             (
