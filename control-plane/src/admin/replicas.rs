@@ -142,7 +142,7 @@ mod tests {
             ),
             (
                 "only the other replica heard the refusal",
-                &[&[one], &[proxy("web-1", true, 20, "refused")]],
+                &[from_ref(&one), &[proxy("web-1", true, 20, "refused")]],
                 "False PartiallyProgrammed 1/2; shop/web-1 refused it: spec.backends[0]: is too large",
             ),
             ("nobody is there", &[&[], &[]], "True NotUsedYet 0/0"),
