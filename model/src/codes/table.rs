@@ -217,9 +217,12 @@ ADMISSION_UNREADABLE 2012, "The injection webhook was asked something that it ca
 BUNDLE_NOT_WRITTEN 2013, "The API server cannot be told by whom it knows the webhook",
     "The `caBundle` of the MutatingWebhookConfiguration could not be read or written. Until it is there, pods that ask for a sidecar are refused.",
     "The message names the reason: the object is missing (install the chart), has another name (`--webhook-configuration`), or may not be changed (RBAC).";
-INJECT_MISPLACED 2014, "`gauze.dev/inject` stands where it has no effect",
+INJECT_MISPLACED 2014, "The key `gauze.dev/inject` stands where it has no effect",
     "Pods are made from an object's template, and this label or annotation is the object's own; or it is an annotation of a namespace, by which the API server cannot select.",
     "Write it into the `metadata` of the pod template, or as a label of the namespace.";
+STATIC_POD 2015, "A static pod is not injected",
+    "The pod asks for injection, and kubelet runs it from a file on the node. What the API server has is a mirror: a sidecar there would never run.",
+    "Put the sidecar into the file with `gauze inject`, or run the pod as a DaemonSet.";
 
 // M21: what `gauze check` finds of pods.
 SIDECAR_MISSING 2101, "A pod should have a sidecar and has none",
@@ -240,9 +243,6 @@ SIDECAR_LEFT_BEHIND 2105, "A pod has a sidecar and there is no control plane",
 SIDECAR_NOT_CONNECTED 2106, "A sidecar is not connected to the control plane",
     "The pod runs, and no replica has an open stream of its sidecar. It goes on with what it knows, and learns of no change.",
     "Look at its log (`gauze proxy log POD`) for M11 and M12 codes, and whether network policies let it reach the control plane's port 15012.";
-STATIC_POD 2015, "A static pod is not injected",
-    "The pod asks for injection, and kubelet runs it from a file on the node. What the API server has is a mirror: a sidecar there would never run.",
-    "Put the sidecar into the file with `gauze inject`, or run the pod as a DaemonSet.";
 
 // M30: a request that cannot be sent on.
 NO_ROUTE 3001 => "NR" 404, "No route matches the request",
