@@ -9,6 +9,7 @@ use super::Desk;
 use crate::harness::apiserver::ApiServer;
 use crate::harness::client::{self, Protocol};
 use crate::harness::enrolment::{ADS, CREATE, TlsPort, bearer, status};
+use crate::harness::eventually::{eventually, holds};
 use crate::harness::mesh::free_address;
 
 #[tokio::test]
@@ -24,6 +25,11 @@ async fn configuration_is_given_to_the_pod_that_the_certificate_can_be() {
     desk.good_token("gone-0", "web").await;
     desk.mesh.delete_pod("gone-0").await;
     let (shop, system) = (desk.mesh.shop(), &desk.mesh.system.name);
+    let status_of = async |node: &str| {
+        let credentials = Some((chain.as_slice(), &desk.key));
+        let outcome = desk.port.call(credentials, ADS, HeaderMap::new(), &hello(node)).await;
+        outcome.expect("the port answers").status
+    };
     for (what, node, expected) in [
         ("its own pod", format!("{shop}/web-0"), status::OK),
         ("another pod of its ServiceAccount", format!("{shop}/web-1"), status::OK),
@@ -34,10 +40,12 @@ async fn configuration_is_given_to_the_pod_that_the_certificate_can_be() {
         ("a pod that never was", format!("{shop}/web-7"), status::PERMISSION_DENIED),
         ("no pod", "web-0".to_owned(), status::INVALID_ARGUMENT),
     ] {
-        let credentials = Some((chain.as_slice(), &desk.key));
-        let outcome = desk.port.call(credentials, ADS, HeaderMap::new(), &hello(&node)).await;
-        let outcome = outcome.expect("the port answers");
-        assert_eq!(outcome.status, expected, "{what}: {outcome:?}");
+        // What was created and deleted just now is known by watch, a moment later.
+        eventually(what, async || {
+            let status = status_of(&node).await;
+            holds(status == expected, status)
+        })
+        .await;
     }
 }
 
