@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, pin_mut};
+use futures_util::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use kube::Api;
@@ -185,22 +185,25 @@ impl Freshness {
             // From any place: only what is written from now on counts.
             let opened = timeout(CALL_TIMEOUT, self.leases.watch(&parameters, "0")).await;
             if let Ok(Ok(events)) = opened {
-                pin_mut!(events);
                 reconnect.mark_unchanged();
-                loop {
-                    let event = tokio::select! {
-                        event = events.next() => event,
-                        _ = reconnect.changed() => break,
-                    };
-                    let Some(Ok(event)) = event else { break };
-                    if let WatchEvent::Added(lease) | WatchEvent::Modified(lease) = event
-                        && let Some(stamp) = lease.spec.and_then(|spec| spec.renew_time)
-                    {
-                        self.with(|renewals| renewals.see(&stamp));
-                    }
+                tokio::select! {
+                    () = self.see(events) => {}
+                    _ = reconnect.changed() => {}
                 }
             }
             sleep(RENEW / 4).await;
+        }
+    }
+
+    /// Takes note of each renewal that comes, until the watch ends.
+    async fn see(&self, events: impl Stream<Item = kube::Result<WatchEvent<Lease>>>) {
+        pin_mut!(events);
+        while let Some(Ok(event)) = events.next().await {
+            if let WatchEvent::Added(lease) | WatchEvent::Modified(lease) = event
+                && let Some(stamp) = lease.spec.and_then(|spec| spec.renew_time)
+            {
+                self.with(|renewals| renewals.see(&stamp));
+            }
         }
     }
 
