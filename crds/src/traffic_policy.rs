@@ -96,16 +96,17 @@ pub struct PeakEwmaSpec {
 /// How much one client's proxy sends to one Service port at once (Envoy's circuit breakers).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LimitsSpec {
+    // OpenAPI knows no `uint32`, and Helm and kubectl warn of it.
     /// Connections open at once. Default: 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("format" = "int64"))]
     pub connections: Option<u32>,
     /// Requests that wait for a connection at once. Default: 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0), extend("format" = "int64"))]
     pub pending: Option<u32>,
     /// Requests in flight at once. Default: 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("format" = "int64"))]
     pub requests: Option<u32>,
 }
