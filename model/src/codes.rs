@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn only_the_data_path_answers_requests_and_with_known_flags() {
-        let flags = ["", "DPE", "NC", "NR", "SI", "UC", "UF", "UH", "UO", "UPE"];
+        let flags = ["", "DPE", "NC", "NR", "SI", "UAEX", "UC", "UF", "UH", "UO", "UPE"];
         for entry in Code::all() {
             let answers = entry.status != 0 || !entry.flag.is_empty();
             assert!(!answers || matches!(entry.code.0 / 1000, 3 | 4), "{}", entry.code);
