@@ -27,13 +27,14 @@ pub struct Shares {
     stride: u64,
 }
 
-/// The endpoint to use, by its position; `None` if there is none.
+/// The endpoint to use, by its position; `None` if none is usable.
 ///
-/// `load` tells the load of an endpoint by position. `draws` are two numbers, each as likely as any
+/// `usable` says which may be chosen at all: not those that are ejected or were tried before. `load` tells the load of an endpoint by position. `draws` are two numbers, each as likely as any
 /// other; `turn` is one more at each pick, and may begin anywhere.
 pub fn pick(
     balance: &Balance,
     shares: &Shares,
+    usable: impl Fn(usize) -> bool,
     load: impl Fn(usize) -> Load,
     draws: [u32; 2],
     turn: u32,
@@ -42,10 +43,13 @@ pub fn pick(
     let crowding = |at: usize, load: Load| f64::from(load.in_flight) / shares.relative_weight(at);
     let latency = |at: usize, load: Load| load.seconds * (1.0 + crowding(at, load));
     match balance {
-        Balance::Random => shares.draw(draws[0]),
-        Balance::RoundRobin => shares.turn(turn),
-        Balance::LeastRequest => shares.lighter_of_two(draws, |at| crowding(at, load(at))),
-        Balance::PeakEwma { .. } => shares.lighter_of_two(draws, |at| latency(at, load(at))),
+        Balance::Random => shares.draw_usable(draws[0], None, &usable),
+        Balance::RoundRobin => {
+            let at = shares.turn(turn)?;
+            if usable(at) { Some(at) } else { shares.draw_usable(draws[0], None, &usable) }
+        }
+        Balance::LeastRequest => shares.lighter_of_two(draws, &usable, |at| crowding(at, load(at))),
+        Balance::PeakEwma { .. } => shares.lighter_of_two(draws, &usable, |at| latency(at, load(at))),
     }
 }
 
@@ -86,12 +90,42 @@ impl Shares {
     }
 
     /// Draws two different endpoints by weight, and takes the second only if it is lighter.
-    fn lighter_of_two(&self, draws: [u32; 2], cost: impl Fn(usize) -> f64) -> Option<usize> {
-        let first = self.draw(draws[0])?;
-        let Some(second) = self.draw_without(first, draws[1]) else {
+    fn lighter_of_two(
+        &self,
+        draws: [u32; 2],
+        usable: &impl Fn(usize) -> bool,
+        cost: impl Fn(usize) -> f64,
+    ) -> Option<usize> {
+        let first = self.draw_usable(draws[0], None, usable)?;
+        let Some(second) = self.draw_usable(draws[1], Some(first), usable) else {
             return Some(first);
         };
         Some(if cost(second) < cost(first) { second } else { first })
+    }
+
+    /// A usable endpoint other than `taken`, by weight: draws a few times, and if luck is bad, counts them.
+    fn draw_usable(&self, draw: u32, taken: Option<usize>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
+        let mut draw = draw;
+        for _ in 0..DRAWS_MAX {
+            let at = taken.map_or_else(|| self.draw(draw), |taken| self.draw_without(taken, draw))?;
+            if usable(at) {
+                return Some(at);
+            }
+            draw = redraw(draw);
+        }
+        self.draw_counted(draw, |at| taken != Some(at) && usable(at))
+    }
+
+    fn draw_counted(&self, draw: u32, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let weight = |at: &usize| self.ends[*at] - self.start(*at);
+        let usable = (0..self.ends.len()).filter(|at| weight(at) > 0 && usable(*at));
+        let sum = usable.clone().map(|at| weight(&at)).sum();
+        let point = (sum > 0).then(|| scale(draw, sum))?;
+        let mut end = 0;
+        usable.into_iter().find(|at| {
+            end += weight(at);
+            point < end
+        })
     }
 
     /// An endpoint other than `taken`; `None` if no other has a weight.
@@ -111,6 +145,15 @@ impl Shares {
         let weight = self.ends[at] - self.start(at);
         weight as f64 * self.ends.len() as f64 / self.sum() as f64
     }
+}
+
+/// Draws of an endpoint before all are counted. Of half of them ejected, one pick in 64 counts.
+const DRAWS_MAX: u32 = 6;
+
+/// Another number that looks drawn (the mixing of MurmurHash3).
+fn redraw(draw: u32) -> u32 {
+    let mixed = (draw.wrapping_add(0x9e37_79b9) ^ (draw >> 16)).wrapping_mul(0x85eb_ca6b);
+    (mixed ^ (mixed >> 13)).wrapping_mul(0xc2b2_ae35)
 }
 
 fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::SpiffeId;
 use crate::listener::PortProtocol;
 use crate::origin::Origin;
+use crate::outlier::OutlierDetection;
 
 /// A Service port (or one pod address) as a backend, without its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub struct Cluster {
     pub balance: Balance,
     /// What may be in use at once.
     pub limits: Limits,
+    /// When an endpoint is ejected; `None`: never (Envoy `Cluster.outlier_detection`).
+    pub outlier: Option<OutlierDetection>,
     /// Envoy `Cluster.connect_timeout`.
     pub connect_timeout: Duration,
 }

@@ -21,6 +21,7 @@ pub mod listener; // where a connection goes: inbound and outbound
 pub mod name; // what a resource is called on the wire
 pub mod origin; // the user's object and field behind it
 pub mod outcome; // what came of one try of a request
+pub mod outlier; // which endpoints get no traffic for a while
 pub mod route; // which rule carries a request
 pub mod snapshot; // all configuration that one proxy holds
 pub mod why; // the same code decides and explains

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gauze_model::Code;
 use gauze_model::balance::{Ewma, Load, believe, pick};
 use gauze_model::cluster::{Balance, CONNECT_TIMEOUT};
+use gauze_model::outcome::Outcome;
 use http::Response;
 
 use crate::headers::GAUZE_NOT_DELIVERED;
@@ -33,24 +34,62 @@ struct Measured {
 /// A request in flight to an endpoint; counts there until it drops.
 pub(crate) struct InFlight(Arc<EndpointLive>);
 
-/// Chooses an endpoint and counts one request there.
+/// The endpoints that a request was already sent to.
+#[derive(Default)]
+pub(crate) struct Tried {
+    #[allow(dead_code)]
+    ids: Vec<u64>,
+}
+
+impl Tried {
+    #[allow(dead_code)] // until there are retries
+    /// Notes an endpoint, so that the next try takes another if there is one.
+    pub(crate) fn add(&mut self, endpoint: &EndpointTarget) {
+        self.ids.push(endpoint.live.id);
+    }
+}
+
+/// Chooses an endpoint and counts one request there: one that was not tried yet, if there is any.
 ///
 /// # Errors
 /// The cluster does not exist, or has no endpoint.
 pub(crate) fn choose(
     worker: &Worker,
     cluster: &ClusterTarget,
+    _avoid: &Tried,
 ) -> Result<(Arc<EndpointTarget>, InFlight), Refusal> {
     if !cluster.known {
         return Err(Refusal::new(Code::CLUSTER_UNKNOWN, cluster.name.to_string()));
     }
     let (now, draws) = (Instant::now(), [worker.draw(), worker.draw()]);
     let load = |at: usize| worker.latencies.load(&cluster.endpoints[at].live, &cluster.balance, now);
-    let chosen = pick(&cluster.balance, &cluster.shares, load, draws, worker.turn());
+    let chosen = pick(&cluster.balance, &cluster.shares, |_| true, load, draws, worker.turn());
     let endpoint = chosen.and_then(|at| cluster.endpoints.get(at));
     let endpoint = endpoint.ok_or_else(|| Refusal::new(Code::NO_ENDPOINT, cluster.name.to_string()))?;
     endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
     Ok((Arc::clone(endpoint), InFlight(Arc::clone(&endpoint.live))))
+}
+
+/// Notes what came of a try that began at `began`, once it is known: when the response begins, or when it
+/// is clear that none will. `None`: nothing that would say anything of the endpoint.
+#[allow(dead_code)] // until http.rs knows the outcome of a try
+pub(crate) fn observe(
+    worker: &Worker,
+    endpoint: &EndpointTarget,
+    cluster: &ClusterTarget,
+    outcome: Option<Outcome>,
+    began: Instant,
+) {
+    let Some(outcome) = outcome else { return };
+    let now = Instant::now();
+    match outcome {
+        Outcome::Responded { .. } => {
+            worker.latencies.observe(&endpoint.live, &cluster.balance, now - began, now);
+        }
+        Outcome::NotDelivered(_) | Outcome::Reset | Outcome::Timeout => {
+            worker.latencies.observe_failure(&endpoint.live, &cluster.balance, began, now);
+        }
+    }
 }
 
 impl Latencies {

@@ -16,7 +16,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 
 use crate::answer::{Answer, Exchange, Held};
-use crate::balance;
+use crate::balance::{self, Tried};
 use crate::body::Body;
 use crate::caller::{FromApp, FromPeer};
 use crate::connect::{self, Wire};
@@ -57,7 +57,7 @@ async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &
     change_request(&mut head, rule, backend);
 
     // Retries will be decided here (not yet): each try chooses again and sends again.
-    let (endpoint, in_flight) = balance::choose(worker, cluster)?;
+    let (endpoint, in_flight) = balance::choose(worker, cluster, &Tried::default())?;
     exchange.goes_to(&endpoint);
     introduce(&mut head, &endpoint, worker.peer_value(version));
     let wire = wire(version, &endpoint, worker.proxy.settings.limits.http1_carrier);

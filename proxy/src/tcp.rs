@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::Proxy;
-use crate::balance::{self, InFlight};
+use crate::balance::{self, InFlight, Tried};
 use crate::caller::{FromApp, FromPeer};
 use crate::config::Config;
 use crate::connect;
@@ -142,7 +142,7 @@ pub(crate) async fn open(worker: &Worker, target: &OutboundTarget) -> Result<Ups
     let weights = target.tcp.iter().map(|share| share.weight);
     let share = share(weights, worker.draw()).and_then(|at| target.tcp.get(at));
     let share = share.ok_or_else(|| Refusal::new(Code::NO_BACKEND, target.origin.to_string()))?;
-    let (endpoint, in_flight) = balance::choose(worker, &share.cluster)?;
+    let (endpoint, in_flight) = balance::choose(worker, &share.cluster, &Tried::default())?;
     let (live, began) = (Arc::clone(&endpoint.live), std::time::Instant::now());
     let upstream = open_to(worker, endpoint).await.inspect_err(|_| {
         let now = std::time::Instant::now();

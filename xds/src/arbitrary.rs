@@ -179,6 +179,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             protocol,
             balance,
             limits,
+            outlier: None,
             connect_timeout,
         },
     )

@@ -36,7 +36,7 @@ use crate::tls;
 use crate::values::{ads, duration, protocol_word, read_ads, read_duration, read_protocol, uint, unpack};
 
 pub(crate) fn write(name: &Name, of: &Cluster) -> cluster::Cluster {
-    let Cluster { origin, protocol, balance, limits, connect_timeout } = of;
+    let Cluster { origin, protocol, balance, limits, outlier: _, connect_timeout } = of;
     let (lb_policy, load_balancing_policy) = write_balance(*balance);
     let facts = Facts::origin(origin).with("protocol", string(protocol_word(*protocol)));
     cluster::Cluster {
@@ -63,7 +63,7 @@ pub(crate) fn read(of: cluster::Cluster) -> Read<Cluster> {
     let protocol = protocol.at("metadata")?.unwrap_or_default();
     facts.end().at("metadata")?;
     let (balance, limits, connect_timeout) = read_settings(of, protocol).by(&origin)?;
-    Ok(Cluster { origin, protocol, balance, limits, connect_timeout })
+    Ok(Cluster { origin, protocol, balance, limits, outlier: None, connect_timeout })
 }
 
 fn read_settings(of: cluster::Cluster, protocol: PortProtocol) -> Read<(Balance, Limits, Duration)> {

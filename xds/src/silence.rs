@@ -115,6 +115,7 @@ fn cluster() -> (Name, Resource) {
         protocol: PortProtocol::Grpc,
         balance: Balance::RoundRobin,
         limits: Limits { connections: 7, pending: 7, requests: 7 },
+        outlier: None,
         connect_timeout: CONNECT_TIMEOUT,
     };
     (name("cluster/shop/cart/80"), Resource::Cluster(Arc::new(cluster)))

@@ -30,6 +30,7 @@ pub(super) fn cluster(spec: Option<&TrafficPolicySpec>, origin: Origin, protocol
             pending: limits.pending.unwrap_or(default.pending),
             requests: limits.requests.unwrap_or(default.requests),
         },
+        outlier: None,
         connect_timeout: spec
             .and_then(|spec| spec.connect_timeout)
             .map_or(CONNECT_TIMEOUT, |timeout| timeout.0),

@@ -133,7 +133,7 @@ fn outbound(outbound: &Outbound) -> Vec<String> {
 }
 
 fn cluster(cluster: &Cluster) -> Vec<String> {
-    let Cluster { origin, protocol, balance, limits, connect_timeout } = cluster;
+    let Cluster { origin, protocol, balance, limits, outlier: _, connect_timeout } = cluster;
     let mut lines = vec![format!("origin: {origin}"), format!("protocol: {}", self::protocol(*protocol))];
     if *balance != Balance::default() {
         lines.push(format!("balance: {}", self::balance(*balance)));

@@ -26,7 +26,7 @@ fn picked(balance: &Balance, weights: &[u32], load: impl Fn(usize) -> Load, pick
     let mut draws = Draws(7);
     let mut seen = vec![0; weights.len()];
     for turn in 0..picks {
-        let at = pick(balance, &shares, &load, [draws.next(), draws.next()], turn);
+        let at = pick(balance, &shares, |_| true, &load, [draws.next(), draws.next()], turn);
         seen[at.expect("there are endpoints")] += 1;
     }
     seen
@@ -109,7 +109,45 @@ fn without_any_weight_all_count_the_same() {
 #[test]
 fn without_endpoints_there_is_nothing_to_pick() {
     for balance in ALL {
-        assert_eq!(pick(&balance, &Shares::new([]), |_| IDLE, [7, 7], 7), None, "{balance:?}");
+        assert_eq!(pick(&balance, &Shares::new([]), |_| true, |_| IDLE, [7, 7], 7), None, "{balance:?}");
+    }
+}
+
+#[test]
+fn what_is_not_usable_is_not_picked_and_the_others_share_its_part_by_weight() {
+    for balance in ALL {
+        for (weights, usable, wanted) in [
+            (&[1, 1][..], &[1][..], &[0.0, 12_000.0][..]),
+            (&[3, 1, 2, 0], &[0, 1, 3], &[9_000.0, 3_000.0, 0.0, 0.0]),
+            (&[1_000, 2, 1], &[1, 2], &[0.0, 8_000.0, 4_000.0]), // rarely drawn: counted
+            (&[1; 6], &[0, 2, 3, 5], &[3_000.0, 0.0, 3_000.0, 3_000.0, 0.0, 3_000.0]),
+        ] {
+            let shares = Shares::new(weights.iter().copied());
+            let (mut draws, mut seen) = (Draws(7), vec![0_u32; weights.len()]);
+            for turn in 0..12_000 {
+                let draws = [draws.next(), draws.next()];
+                let at = pick(&balance, &shares, |at| usable.contains(&at), |_| IDLE, draws, turn);
+                seen[at.expect("one is usable")] += 1;
+            }
+            for (seen, wanted) in seen.iter().zip(wanted) {
+                let off = (f64::from(*seen) - wanted).abs();
+                assert!(
+                    off <= if *wanted == 0.0 { 0.0 } else { 300.0 },
+                    "{balance:?} {weights:?}: {seen}, not {wanted}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn where_nothing_is_usable_nothing_is_picked() {
+    for balance in ALL {
+        for weights in [&[][..], &[1], &[1, 1], &[0, 0], &[1, 0]] {
+            let shares = Shares::new(weights.iter().copied());
+            let unused = |at| weights[at] == 0 && weights.iter().any(|weight| *weight > 0);
+            assert_eq!(pick(&balance, &shares, unused, |_| IDLE, [7, 7], 7), None, "{balance:?} {weights:?}");
+        }
     }
 }
 
@@ -132,7 +170,7 @@ fn endpoints_that_differ_in_speed_are_used_by_their_speed() {
             in_flight: in_flight[at].len() as u32,
             seconds: beliefs[at].at(instant(now), decay),
         };
-        let at = pick(&PEAK_EWMA, &shares, load, [draws.next(), draws.next()], 0).unwrap();
+        let at = pick(&PEAK_EWMA, &shares, |_| true, load, [draws.next(), draws.next()], 0).unwrap();
         seen[at] += 1;
         in_flight[at].push(now + took[at]);
         beliefs[at] = beliefs[at].observe(Duration::from_secs_f64(took[at]), instant(now), decay);
@@ -189,7 +227,7 @@ proptest! {
         let shares = Shares::new(weights.iter().copied());
         let load = |at: usize| Load { in_flight: in_flight[at], seconds: seconds[at] };
         for balance in ALL {
-            let at = pick(&balance, &shares, load, draws, turn);
+            let at = pick(&balance, &shares, |_| true, load, draws, turn);
             let weight = at.map(|at| weights[at]);
             prop_assert!(weight.is_some_and(|weight| weight > 0 || weights.iter().all(|weight| *weight == 0)));
         }

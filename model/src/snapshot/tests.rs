@@ -58,6 +58,7 @@ fn cluster(connect_timeout: u64) -> Cluster {
         protocol: PortProtocol::Http,
         balance: Balance::default(),
         limits: Limits::default(),
+        outlier: None,
         connect_timeout: Duration::from_secs(connect_timeout),
     }
 }

@@ -449,6 +449,7 @@ mod tests {
             protocol: PortProtocol::Http,
             balance: gauze_model::cluster::Balance::default(),
             limits: Limits::default(),
+            outlier: None,
             connect_timeout: CONNECT_TIMEOUT,
         };
         let resource = match (kind, name) {

@@ -31,6 +31,7 @@ fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
         protocol: PortProtocol::Detect,
         balance: Balance::default(),
         limits: Limits::default(),
+        outlier: None,
         connect_timeout: CONNECT_TIMEOUT,
     };
     let outbound = Outbound {

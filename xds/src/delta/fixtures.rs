@@ -66,6 +66,7 @@ pub(super) fn cluster(of: &str) -> EncodedResource {
         protocol: PortProtocol::Http,
         balance: Balance::default(),
         limits: Limits::default(),
+        outlier: None,
         connect_timeout: CONNECT_TIMEOUT,
     };
     EncodedResource::new(name(of), &Resource::Cluster(Arc::new(cluster)))
