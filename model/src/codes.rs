@@ -26,7 +26,7 @@ pub struct Entry {
     pub flag: &'static str,
     /// The HTTP status of a refusal; 0 where no request is answered.
     pub status: u16,
-    /// The gRPC status of a refusal on a gRPC call, as Envoy maps `status`; 0 where no request is answered.
+    /// The gRPC status of a refusal on a gRPC call, mostly as Envoy maps `status`; 0 where no request is answered.
     pub grpc: u8,
 }
 
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn only_the_data_path_answers_requests_and_with_known_flags() {
-        let flags = ["", "DPE", "NC", "NR", "SI", "UAEX", "UC", "UF", "UH", "UO", "UPE"];
+        let flags = ["", "DPE", "NC", "NR", "SI", "UAEX", "UC", "UF", "UH", "UO", "UPE", "UR", "UT"];
         for entry in Code::all() {
             let answers = entry.status != 0 || !entry.flag.is_empty();
             assert!(!answers || matches!(entry.code.0 / 1000, 3 | 4), "{}", entry.code);

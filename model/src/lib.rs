@@ -13,6 +13,7 @@
 pub mod balance; // which endpoint serves a request
 pub mod cluster; // a backend: its endpoints, limits and expectations
 pub mod codes; // the register of problem codes
+pub mod deadline; // how much time a request has
 pub mod detect; // what the first bytes of a connection speak
 pub mod framing; // where HTTP/1 messages begin and end
 pub mod identity; // SPIFFE ids

@@ -1,10 +1,11 @@
-//! The rows of the register. A row is: name, code, then for a refusal `=> flag status`, title, cause, remedy.
+//! The rows of the register. A row is: name, code, then for a refusal `=> flag status` (and, where Envoy's
+//! mapping of the status does not tell a gRPC client what happened, `grpc` and a gRPC status), title, cause, remedy.
 
 use super::{Code, Entry, grpc_status};
 
 /// Makes of each row a constant of [`Code`] and an [`Entry`], so that the two cannot drift apart.
 macro_rules! register {
-    ($($name:ident $code:literal $(=> $flag:literal $status:literal)?, $title:literal, $cause:literal, $remedy:literal;)*) => {
+    ($($name:ident $code:literal $(=> $flag:literal $status:literal $(grpc $grpc:literal)?)?, $title:literal, $cause:literal, $remedy:literal;)*) => {
         impl Code {
             $(#[doc = $title] pub const $name: Code = Code($code);)*
         }
@@ -14,13 +15,14 @@ macro_rules! register {
             title: $title,
             cause: $cause,
             remedy: $remedy,
-            ..answered(0 $(+ $status)?, concat!("" $(, $flag)?))
+            ..answered(0 $(+ $status)?, 0 $($(+ $grpc)?)?, concat!("" $(, $flag)?))
         }),*];
     };
 }
 
-const fn answered(status: u16, flag: &'static str) -> Entry {
-    let grpc = if status == 0 { 0 } else { grpc_status(status) };
+/// `grpc` is 0 where the status tells it.
+const fn answered(status: u16, grpc: u8, flag: &'static str) -> Entry {
+    let grpc = if status == 0 || grpc != 0 { grpc } else { grpc_status(status) };
     Entry { code: Code(0), title: "", cause: "", remedy: "", flag, status, grpc }
 }
 
@@ -293,6 +295,15 @@ NOT_CONFIGURED 3015 => "NC" 503, "The proxy was not told yet how to accept",
 NOW_MESHED 3016, "A connection was closed because its address is in the mesh now",
     "The connection was opened while nobody knew its address, and passed in plaintext. The control plane says now that it must be mesh TLS.",
     "Nothing: the app connects again, and then with identity.";
+REQUEST_TIMEOUT 3017 => "UT" 504 grpc 4, "The request took longer than it may",
+    "The time that the route allows (`timeouts.request`), or that a gRPC client set with `grpc-timeout`, was over before the response had ended. All tries share it. What the app did meanwhile is not known.",
+    "Look at the duration of the calls that this one waits for; raise the timeout if the app may take that long.";
+TRY_TIMEOUT 3018 => "UT" 504 grpc 4, "The endpoint did not begin to answer in time",
+    "The last try got no response within the timeout of a try (`perTryTimeout`, `timeouts.backendRequest`). What the app did meanwhile is not known.",
+    "Look why the endpoint in the access log is slow; raise the timeout if the app may take that long.";
+STREAM_REFUSED 3019 => "UR" 503, "The endpoint refused the request before it looked at it",
+    "The endpoint reset the stream with REFUSED_STREAM, or named a lower last stream in its GOAWAY: it had no room, or was ending. The request was not processed.",
+    "Nothing, if an endpoint was ending: the request is sent to another one while the retry policy and budget allow. If it stays, the app takes fewer streams at once than it is sent.";
 INTERNAL 3099 => "" 500, "The proxy made a mistake",
     "Something happened that the proxy holds impossible.",
     "Please report it with the proxy's log and `gauze version`.";
@@ -348,6 +359,9 @@ TOO_MANY_CLIENTS 3204 => "" 503, "The proxy has too many connections open",
 TOO_MANY_NAMES 3205, "The app dials too many destinations",
     "The proxy keeps as many destinations as its limit allows; the one that was unused for longest was given up, and is asked for again at its next use.",
     "Nothing, if the app dials so many by design. A scan of addresses looks the same.";
+RETRY_BUDGET_EXHAUSTED 3206, "The retry budget is exhausted",
+    "A request could have been tried again, but retries to this backend already make up the share of its requests that the budget allows. What the last try brought went back to the client.",
+    "Look why so many requests to the backend fail: more retries would only add to its load. The budget is `retryBudget` of the TrafficPolicy.";
 
 // M33: where a proxy does not connect.
 OWN_PORT 3301 => "" 503, "The proxy's own port was dialled",
