@@ -10,6 +10,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod authorization; // who may do what
 pub mod balance; // which endpoint serves a request
 pub mod cluster; // a backend: its endpoints, limits and expectations
 pub mod codes; // the register of problem codes

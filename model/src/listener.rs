@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::authorization::Policy;
 use crate::identity::SpiffeId;
 use crate::name::Name;
 use crate::origin::Origin;
@@ -35,6 +36,9 @@ pub struct Inbound {
     pub ports: BTreeMap<u16, InboundPort>,
     /// Addresses inside these networks are asked for; all others are outside the mesh and pass at once.
     pub mesh_networks: Vec<IpNet>,
+    /// The AuthorizationPolicies that select the pod, by namespace and name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Policy>,
 }
 
 impl Inbound {

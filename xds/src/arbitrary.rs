@@ -142,6 +142,7 @@ fn inbound() -> impl Strategy<Value = Inbound> {
             mtls,
             ports,
             mesh_networks,
+            policies: Vec::new(),
         },
     )
 }

@@ -209,6 +209,7 @@ fn inbound() -> (Name, Resource) {
         mtls: Mtls::Strict,
         ports: BTreeMap::from([(8080, port)]),
         mesh_networks: vec!["10.0.0.0/8".parse().unwrap()],
+        policies: Vec::new(),
     };
     (name("inbound/shop/cart-0"), Resource::Listener(Arc::new(Listener::Inbound(inbound))))
 }

@@ -36,6 +36,7 @@ pub(super) fn inbound(
         mtls: strictness.default,
         ports,
         mesh_networks: world.settings().mesh_networks.clone(),
+        policies: Vec::new(),
     };
     Some(Answer::from(Listener::Inbound(inbound)))
 }

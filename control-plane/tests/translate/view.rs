@@ -83,7 +83,7 @@ fn resource(resource: &Resource) -> Vec<String> {
 }
 
 fn inbound(inbound: &Inbound) -> Vec<String> {
-    let Inbound { origin, identity, addresses, mtls, ports, mesh_networks: _ } = inbound;
+    let Inbound { origin, identity, addresses, mtls, ports, mesh_networks: _, policies: _ } = inbound;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut lines = vec![
         format!("origin: {origin}"),

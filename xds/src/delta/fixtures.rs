@@ -35,6 +35,7 @@ pub(super) fn inbound(mtls: Mtls) -> EncodedResource {
         mtls,
         ports: Default::default(),
         mesh_networks: Vec::new(),
+        policies: Vec::new(),
     };
     let inbound = Resource::Listener(Arc::new(Listener::Inbound(inbound)));
     EncodedResource::new(name("inbound/shop/web-0"), &inbound)

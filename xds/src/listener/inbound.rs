@@ -140,6 +140,7 @@ fn read_chains(given: &[FilterChain]) -> Read<Inbound> {
     let mut inbound = Inbound {
         origin: gauze_model::Origin::default(), // it and the networks are the caller's
         mesh_networks: Vec::new(),
+        policies: Vec::new(),
         identity: read_identity(first).item(0)?,
         addresses: read_addresses(first).item(0)?,
         mtls: Mtls::Strict,
