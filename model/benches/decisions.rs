@@ -55,6 +55,8 @@ fn route_lookup(rules: usize, path: fn(String) -> PathMatch) -> impl FnMut(u32) 
         matches: RouteMatch { path: path(text.clone()), ..RouteMatch::default() },
         filters: Filters::default(),
         action: Action::Respond(StatusCode::OK),
+        retry: Default::default(),
+        timeouts: Default::default(),
     };
     let rules = paths.iter().map(|text| (Vec::new(), rule(text)));
     let table: RouteTable = RouteTable::new(Origin::default(), rules.collect());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::RetryBudget;
 use crate::identity::SpiffeId;
 use crate::listener::PortProtocol;
 use crate::origin::Origin;
@@ -15,6 +16,8 @@ use crate::outlier::OutlierDetection;
 pub struct Cluster {
     /// The Service (or Pod); the path names the port.
     pub origin: Origin,
+    /// The TrafficPolicy that holds for it; `None`: the defaults do.
+    pub policy: Option<Origin>,
     /// What the endpoints speak, where it is declared.
     pub protocol: PortProtocol,
     /// How an endpoint is chosen for a request.
@@ -23,8 +26,25 @@ pub struct Cluster {
     pub limits: Limits,
     /// When an endpoint is ejected; `None`: never (Envoy `Cluster.outlier_detection`).
     pub outlier: Option<OutlierDetection>,
+    /// How much may be retried.
+    pub retry_budget: RetryBudget,
     /// Envoy `Cluster.connect_timeout`.
     pub connect_timeout: Duration,
+}
+
+impl Default for Cluster {
+    fn default() -> Cluster {
+        Cluster {
+            origin: Origin::default(),
+            policy: None,
+            protocol: PortProtocol::default(),
+            balance: Balance::default(),
+            limits: Limits::default(),
+            retry_budget: RetryBudget::default(),
+            outlier: None,
+            connect_timeout: CONNECT_TIMEOUT,
+        }
+    }
 }
 
 /// How an endpoint is chosen.

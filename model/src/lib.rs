@@ -12,6 +12,7 @@
 
 pub mod authorization; // who may do what
 pub mod balance; // which endpoint serves a request
+pub mod budget; // how much may be retried in all
 pub mod cluster; // a backend: its endpoints, limits and expectations
 pub mod codes; // the register of problem codes
 pub mod deadline; // how much time a request has
@@ -24,8 +25,10 @@ pub mod name; // what a resource is called on the wire
 pub mod origin; // the user's object and field behind it
 pub mod outcome; // what came of one try of a request
 pub mod outlier; // which endpoints get no traffic for a while
+pub mod retry; // whether a request is tried again, and when
 pub mod route; // which rule carries a request
 pub mod snapshot; // all configuration that one proxy holds
+pub mod timeouts; // how long a request may take
 pub mod why; // the same code decides and explains
 
 pub use cluster::{Cluster, Endpoint, EndpointSet};

@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::name::Name;
 use crate::origin::Origin;
+use crate::retry::RetryPolicy;
+use crate::timeouts::Timeouts;
 use crate::why::{Reason, Why};
 
 mod change; // headers, paths and locations, changed on the way
@@ -73,6 +75,10 @@ pub struct RouteRule<C = Name> {
     pub filters: Filters,
     /// What it does with a request.
     pub action: Action<C>,
+    /// How a request is tried again that it forwards.
+    pub retry: Arc<RetryPolicy>,
+    /// How long a request may take that it forwards.
+    pub timeouts: Timeouts,
 }
 
 /// A conjunction (Gateway API `HTTPRouteMatch`, `GRPCRouteMatch`).
@@ -266,6 +272,8 @@ impl RouteRule {
             matches: self.matches.clone(),
             filters: self.filters.clone(),
             action,
+            retry: self.retry.clone(),
+            timeouts: self.timeouts.clone(),
         }
     }
 }

@@ -16,6 +16,7 @@ use gauze_model::cluster::{
 };
 use gauze_model::listener::{HttpTarget, Inbound, Listener, Outbound, PortProtocol};
 use gauze_model::route::{Action, Backend, Filters, HeaderChange, RequestHead, RouteMatch, route};
+use gauze_model::timeouts::Timeouts;
 use gauze_model::{Name, Origin, RouteRule, RouteTable, Snapshot, SpiffeId};
 
 use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Metrics};
@@ -343,6 +344,8 @@ fn straight_to(cluster: Arc<ClusterTarget>, origin: &Origin) -> RouteRule<Arc<Cl
         matches: RouteMatch::default(),
         filters: Filters::default(),
         action: Action::Forward(vec![backend]),
+        retry: Arc::default(),
+        timeouts: Timeouts::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gauze_model::budget::RetryBudget;
 use gauze_model::cluster::{Balance, Limits, Transport, Workload};
 use gauze_model::listener::{
     HttpTarget, Inbound, InboundPort, Mtls, Outbound, PortProtocol, WeightedCluster,
@@ -177,10 +178,12 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     (origin(), protocol(), balance, limits, duration()).prop_map(
         |(origin, protocol, balance, limits, connect_timeout)| Cluster {
             origin,
+            policy: None,
             protocol,
             balance,
             limits,
             outlier: None,
+            retry_budget: RetryBudget::default(),
             connect_timeout,
         },
     )
@@ -248,7 +251,14 @@ pub(crate) fn rule() -> impl Strategy<Value = RouteRule> {
         if !matches!(action, Action::Forward(_)) {
             rewrite = Rewrite::default();
         }
-        RouteRule { origin, matches, filters: Filters { request_headers, response_headers, rewrite }, action }
+        RouteRule {
+            origin,
+            matches,
+            filters: Filters { request_headers, response_headers, rewrite },
+            action,
+            retry: Default::default(),
+            timeouts: Default::default(),
+        }
     })
 }
 
@@ -385,7 +395,14 @@ fn small_rule() -> impl Strategy<Value = RouteRule> {
             }
             drop_idle_change(&mut rewrite.path, &matches.path);
             let filters = Filters { request_headers, response_headers: HeaderChange::default(), rewrite };
-            RouteRule { origin: Origin::default(), matches, filters, action }
+            RouteRule {
+                origin: Origin::default(),
+                matches,
+                filters,
+                action,
+                retry: Default::default(),
+                timeouts: Default::default(),
+            }
         },
     )
 }

@@ -25,6 +25,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf;
 use envoy_types::util::pack_any;
+use gauze_model::budget::RetryBudget;
 use gauze_model::cluster::{Balance, CONNECT_TIMEOUT, Limits};
 use gauze_model::listener::PortProtocol;
 use gauze_model::{Cluster, Name};
@@ -36,7 +37,16 @@ use crate::tls;
 use crate::values::{ads, duration, protocol_word, read_ads, read_duration, read_protocol, uint, unpack};
 
 pub(crate) fn write(name: &Name, of: &Cluster) -> cluster::Cluster {
-    let Cluster { origin, protocol, balance, limits, outlier: _, connect_timeout } = of;
+    let Cluster {
+        origin,
+        policy: _,
+        protocol,
+        balance,
+        limits,
+        retry_budget: _,
+        outlier: _,
+        connect_timeout,
+    } = of;
     let (lb_policy, load_balancing_policy) = write_balance(*balance);
     let facts = Facts::origin(origin).with("protocol", string(protocol_word(*protocol)));
     cluster::Cluster {
@@ -63,7 +73,16 @@ pub(crate) fn read(of: cluster::Cluster) -> Read<Cluster> {
     let protocol = protocol.at("metadata")?.unwrap_or_default();
     facts.end().at("metadata")?;
     let (balance, limits, connect_timeout) = read_settings(of, protocol).by(&origin)?;
-    Ok(Cluster { origin, protocol, balance, limits, outlier: None, connect_timeout })
+    Ok(Cluster {
+        origin,
+        policy: None,
+        protocol,
+        balance,
+        limits,
+        retry_budget: RetryBudget::default(),
+        outlier: None,
+        connect_timeout,
+    })
 }
 
 fn read_settings(of: cluster::Cluster, protocol: PortProtocol) -> Read<(Balance, Limits, Duration)> {

@@ -9,9 +9,11 @@ mod matches; // what a rule is for
 mod path_change; // rewrites of the path
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3 as route;
 use gauze_model::route::{Action, Filters, HeaderChange, HostPattern, VirtualHost};
+use gauze_model::timeouts::Timeouts;
 use gauze_model::{Name, RouteRule, RouteTable};
 
 use crate::metadata::{Facts, read_only_origin};
@@ -164,7 +166,7 @@ fn read_domain(domain: &str) -> Read<HostPattern> {
 }
 
 fn write_rule(rule: &RouteRule) -> route::Route {
-    let RouteRule { origin, matches, filters, action } = rule;
+    let RouteRule { origin, matches, filters, action, retry: _, timeouts: _ } = rule;
     let Filters { request_headers, response_headers, rewrite } = filters;
     let mut action = action.clone();
     let request = write_header_change(&headers::apart(request_headers, &mut request_changes(&mut action)));
@@ -223,5 +225,5 @@ fn read_rule(rule: route::Route) -> Read<RouteRule> {
         Ok((matches, Filters { request_headers, response_headers, rewrite }, action))
     };
     let (matches, filters, action) = rest().by(&origin)?;
-    Ok(RouteRule { origin, matches, filters, action })
+    Ok(RouteRule { origin, matches, filters, action, retry: Arc::default(), timeouts: Timeouts::default() })
 }

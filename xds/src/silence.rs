@@ -17,6 +17,7 @@ use envoy_types::pb::envoy::config::listener::v3::{FilterChain, Listener as Envo
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
+use gauze_model::budget::RetryBudget;
 use gauze_model::cluster::{Balance, CONNECT_TIMEOUT, Limits, Transport, Workload};
 use gauze_model::listener::{
     HttpTarget, Inbound, InboundPort, Mtls, Outbound, PortProtocol, WeightedCluster,
@@ -112,10 +113,12 @@ fn name(text: &str) -> Name {
 fn cluster() -> (Name, Resource) {
     let cluster = ModelCluster {
         origin: origin(""),
+        policy: None,
         protocol: PortProtocol::Grpc,
         balance: Balance::RoundRobin,
         limits: Limits { connections: 7, pending: 7, requests: 7 },
         outlier: None,
+        retry_budget: RetryBudget::default(),
         connect_timeout: CONNECT_TIMEOUT,
     };
     (name("cluster/shop/cart/80"), Resource::Cluster(Arc::new(cluster)))

@@ -6,6 +6,7 @@ use gauze_crds::TrafficPolicy;
 use gauze_crds::duration::Duration;
 use gauze_crds::policy::PolicyTargetReference;
 use gauze_crds::traffic_policy::{BalanceSpec, BalanceType, TrafficPolicySpec};
+use gauze_model::budget::RetryBudget;
 use gauze_model::cluster::{Balance, CONNECT_TIMEOUT, Cluster, Limits};
 use gauze_model::listener::PortProtocol;
 use gauze_model::{Code, Origin};
@@ -31,6 +32,8 @@ pub(super) fn cluster(spec: Option<&TrafficPolicySpec>, origin: Origin, protocol
             requests: limits.requests.unwrap_or(default.requests),
         },
         outlier: None,
+        policy: None,
+        retry_budget: RetryBudget::default(),
         connect_timeout: spec
             .and_then(|spec| spec.connect_timeout)
             .map_or(CONNECT_TIMEOUT, |timeout| timeout.0),

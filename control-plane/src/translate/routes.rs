@@ -19,6 +19,7 @@ use gauze_crds::{GrpcRoute, HttpRoute};
 use gauze_model::listener::WeightedCluster;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{Action, Backend, Filters, HeaderChange, RouteMatch, RouteRule, RouteTable};
+use gauze_model::timeouts::Timeouts;
 use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1 as core;
 
@@ -137,6 +138,8 @@ fn forward(origin: Origin, shares: Vec<WeightedCluster>) -> RouteRule {
         matches: RouteMatch::default(),
         filters: Filters::default(),
         action: Action::Forward(backends.collect()),
+        retry: Arc::default(),
+        timeouts: Timeouts::default(),
     }
 }
 

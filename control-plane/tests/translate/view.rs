@@ -133,7 +133,16 @@ fn outbound(outbound: &Outbound) -> Vec<String> {
 }
 
 fn cluster(cluster: &Cluster) -> Vec<String> {
-    let Cluster { origin, protocol, balance, limits, outlier: _, connect_timeout } = cluster;
+    let Cluster {
+        origin,
+        protocol,
+        balance,
+        limits,
+        policy: _,
+        retry_budget: _,
+        outlier: _,
+        connect_timeout,
+    } = cluster;
     let mut lines = vec![format!("origin: {origin}"), format!("protocol: {}", self::protocol(*protocol))];
     if *balance != Balance::default() {
         lines.push(format!("balance: {}", self::balance(*balance)));
@@ -185,7 +194,7 @@ fn routes(table: &RouteTable) -> Vec<String> {
 }
 
 fn rule(rule: &RouteRule) -> Vec<String> {
-    let RouteRule { origin, matches, filters, action } = rule;
+    let RouteRule { origin, matches, filters, action, retry: _, timeouts: _ } = rule;
     let mut lines = vec![format!("- match: {}", self::matches(matches)), format!("  origin: {origin}")];
     let Filters { request_headers, response_headers, rewrite } = filters;
     lines.extend(headers("  request headers", request_headers));

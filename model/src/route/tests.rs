@@ -66,7 +66,14 @@ fn query(name: &str, value: &str) -> QueryMatch {
 fn rule(name: &str, matches: RouteMatch) -> RouteRule {
     let (kind, namespace) = ("HTTPRoute".into(), "shop".into());
     let origin = Origin { kind, namespace, name: name.into(), ..Origin::default() };
-    RouteRule { origin, matches, filters: Filters::default(), action: Action::Respond(StatusCode::OK) }
+    RouteRule {
+        origin,
+        matches,
+        filters: Filters::default(),
+        action: Action::Respond(StatusCode::OK),
+        retry: Default::default(),
+        timeouts: Default::default(),
+    }
 }
 
 fn host(text: &str) -> HostPattern {

@@ -5,7 +5,7 @@ use proptest::collection::btree_map;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::{Balance, Endpoint, Limits, Transport, Workload};
+use crate::cluster::{Endpoint, Transport, Workload};
 use crate::listener::{Outbound, PortProtocol, WeightedCluster};
 use crate::name::ServicePort;
 use crate::origin::Origin;
@@ -37,6 +37,8 @@ fn routes_to(services: &[&str]) -> RouteTable {
         matches: Default::default(),
         filters: Default::default(),
         action: Action::Forward(services.iter().map(backend).collect()),
+        retry: Default::default(),
+        timeouts: Default::default(),
     };
     let host = VirtualHost { domains: vec![HostPattern::Any], rules: vec![rule] };
     RouteTable::from_hosts(Origin::default(), vec![host])
@@ -54,12 +56,9 @@ fn endpoints(weights: &[u32]) -> EndpointSet {
 
 fn cluster(connect_timeout: u64) -> Cluster {
     Cluster {
-        origin: Origin::default(),
         protocol: PortProtocol::Http,
-        balance: Balance::default(),
-        limits: Limits::default(),
-        outlier: None,
         connect_timeout: Duration::from_secs(connect_timeout),
+        ..Cluster::default()
     }
 }
 

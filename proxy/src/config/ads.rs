@@ -413,7 +413,7 @@ fn is_open(view: &View, address: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use gauze_model::cluster::{CONNECT_TIMEOUT, Cluster, EndpointSet, Limits};
+    use gauze_model::cluster::{Cluster, EndpointSet};
     use gauze_model::listener::{HttpTarget, Outbound, PortProtocol};
     use gauze_model::name::ServicePort;
     use gauze_model::snapshot::Resource;
@@ -444,14 +444,7 @@ mod tests {
     /// What a control plane says that knows the Service `cart` and nothing else.
     fn cart(kind: Kind, name: &Name) -> Answer {
         let cart = ServicePort::new("shop", "cart", 80);
-        let cluster = Cluster {
-            origin: Origin::default(),
-            protocol: PortProtocol::Http,
-            balance: gauze_model::cluster::Balance::default(),
-            limits: Limits::default(),
-            outlier: None,
-            connect_timeout: CONNECT_TIMEOUT,
-        };
+        let cluster = Cluster { protocol: PortProtocol::Http, ..Cluster::default() };
         let resource = match (kind, name) {
             (Kind::Listener, Name::Outbound { address: asked, .. }) if *asked == address(CART) => {
                 Resource::Listener(Arc::new(Listener::Outbound(Outbound {

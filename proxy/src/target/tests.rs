@@ -26,14 +26,7 @@ fn endpoint(pod: u8, identity: Option<&str>, uid: &str, weight: u32) -> Endpoint
 /// A snapshot in which [`CART`] leads to these endpoints.
 fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
     let name: Name = "cluster/shop/cart/80".parse().unwrap();
-    let cluster = Cluster {
-        origin: Origin::default(),
-        protocol: PortProtocol::Detect,
-        balance: Balance::default(),
-        limits: Limits::default(),
-        outlier: None,
-        connect_timeout: CONNECT_TIMEOUT,
-    };
+    let cluster = Cluster::default();
     let outbound = Outbound {
         origin: Origin::default(),
         protocol: PortProtocol::Detect,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gauze_model::cluster::{Balance, CONNECT_TIMEOUT, Limits, Transport, Workload};
+use gauze_model::cluster::{Transport, Workload};
 use gauze_model::listener::{HttpTarget, Inbound, Mtls, Outbound, PortProtocol};
 use gauze_model::name::ServicePort;
 use gauze_model::route::{Action, Backend, Filters, HeaderChange, HostPattern, RouteMatch, VirtualHost};
@@ -54,6 +54,8 @@ pub(super) fn routes(service: &str, clusters: &[&str]) -> EncodedResource {
         matches: RouteMatch::default(),
         filters: Filters::default(),
         action: Action::Forward(clusters.iter().map(backend).collect()),
+        retry: Default::default(),
+        timeouts: Default::default(),
     };
     let host = VirtualHost { domains: vec![HostPattern::Any], rules: vec![rule] };
     let table = RouteTable::from_hosts(origin("Service", service), vec![host]);
@@ -62,14 +64,8 @@ pub(super) fn routes(service: &str, clusters: &[&str]) -> EncodedResource {
 }
 
 pub(super) fn cluster(of: &str) -> EncodedResource {
-    let cluster = Cluster {
-        origin: origin("Service", of),
-        protocol: PortProtocol::Http,
-        balance: Balance::default(),
-        limits: Limits::default(),
-        outlier: None,
-        connect_timeout: CONNECT_TIMEOUT,
-    };
+    let cluster =
+        Cluster { origin: origin("Service", of), protocol: PortProtocol::Http, ..Cluster::default() };
     EncodedResource::new(name(of), &Resource::Cluster(Arc::new(cluster)))
 }
 

@@ -58,6 +58,8 @@ fn routes() -> (Name, Resource) {
         matches: matches.clone(),
         filters: Filters { request_headers: change.clone(), response_headers: change.clone(), rewrite },
         action,
+        retry: Default::default(),
+        timeouts: Default::default(),
     };
     let rules = vec![
         rule(Action::Forward(vec![backend]), rewrite),

@@ -1,10 +1,13 @@
 //! GRPCRoute: its rules as they stand at one Service port.
 
+use std::sync::Arc;
+
 use ::http::StatusCode;
 use gauze_crds::GrpcRoute;
 use gauze_crds::grpc_route::GrpcRouteRule;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{Action, Filters, RouteMatch, RouteRule};
+use gauze_model::timeouts::Timeouts;
 use gauze_model::{Code, Origin};
 
 use super::backends::{self, Rule};
@@ -43,6 +46,8 @@ pub(super) fn rules(
             matches,
             filters: filters.clone(),
             action: action.clone(),
+            retry: Arc::default(),
+            timeouts: Timeouts::default(),
         }));
     }
     rules

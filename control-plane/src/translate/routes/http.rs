@@ -1,10 +1,13 @@
 //! HTTPRoute: its rules as they stand at one Service port.
 
+use std::sync::Arc;
+
 use ::http::StatusCode;
 use gauze_crds::HttpRoute;
 use gauze_crds::http_route::HttpRouteRule;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{Action, Filters, PathChange, PathMatch, RouteMatch, RouteRule};
+use gauze_model::timeouts::Timeouts;
 use gauze_model::{Code, Origin};
 
 use super::backends::{self, Rule};
@@ -41,6 +44,8 @@ pub(super) fn rules(
             matches,
             filters: filters.clone(),
             action: action.clone(),
+            retry: Arc::default(),
+            timeouts: Timeouts::default(),
         }));
     }
     rules
