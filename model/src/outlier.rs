@@ -110,6 +110,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason there is.
+    pub const ALL: [Reason; 4] = [
+        Reason::Consecutive5xx,
+        Reason::ConsecutiveGatewayFailure,
+        Reason::ConsecutiveLocalOriginFailure,
+        Reason::ProbeFailed,
+    ];
+
     /// As Envoy names its own (`OutlierEjectionType`), for logs and metrics.
     pub fn label(self) -> &'static str {
         match self {

@@ -23,7 +23,7 @@ use crate::self_check::SelfCheck;
 use crate::serve;
 use crate::stream::Stream;
 use crate::target::{OutboundLive, OutboundTarget};
-use crate::tcp::{self, Upstream};
+use crate::tcp::{self, Blame, Upstream};
 use crate::tls::Alpn;
 use crate::worker::Worker;
 
@@ -129,7 +129,8 @@ async fn outbound_protocol(
         }
         PortProtocol::Detect => {
             let silent = &from.worker.proxy.metrics.detect_silent;
-            detect::anyone_first(stream, patience, silent, tcp::open(&from.worker, target)).await
+            let open = tcp::open(&from.worker, target, Blame::Nobody);
+            detect::anyone_first(stream, patience, silent, open).await
         }
     }
 }

@@ -15,6 +15,7 @@ use gauze_model::cluster::{
     Balance, CONNECT_TIMEOUT, Cluster, Endpoint, EndpointSet, Limits, Transport, Workload,
 };
 use gauze_model::listener::{HttpTarget, Inbound, Listener, Outbound, PortProtocol};
+use gauze_model::outlier::OutlierDetection;
 use gauze_model::route::{Action, Backend, Filters, HeaderChange, RequestHead, RouteMatch, route};
 use gauze_model::timeouts::Timeouts;
 use gauze_model::{Name, Origin, RouteRule, RouteTable, Snapshot, SpiffeId};
@@ -22,8 +23,10 @@ use gauze_model::{Name, Origin, RouteRule, RouteTable, Snapshot, SpiffeId};
 use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Metrics};
 
 mod live;
+mod outliers; // who of a cluster is ejected
 
 pub use live::{ClusterLive, EndpointLive, Limited, OutboundLive, Permit, Terms};
+pub use outliers::{Outliers, Shown};
 
 /// All that the data path knows at one moment.
 #[derive(Debug, Default)]
@@ -72,6 +75,8 @@ pub struct ClusterTarget {
     pub known: bool,
     pub balance: Balance,
     pub shares: Shares,
+    /// When an endpoint is ejected; `None`: never.
+    pub outlier: Option<OutlierDetection>,
     pub terms: Arc<Terms>,
     /// In the order of `shares`.
     pub endpoints: Vec<Arc<EndpointTarget>>,
@@ -209,9 +214,11 @@ impl Targets {
             known: cluster.is_some(),
             balance: cluster.map(|cluster| cluster.balance).unwrap_or_default(),
             shares: Shares::new(set.iter().map(|endpoint| endpoint.weight)),
+            outlier: cluster.and_then(|cluster| cluster.outlier),
             endpoints: set.iter().map(|endpoint| self.endpoint(name, endpoint, &terms, metrics)).collect(),
             terms,
         });
+        target.terms.live.outliers.set_members(target.outlier.as_ref(), &target.endpoints);
         let built = BuiltCluster {
             cluster: cluster.cloned(),
             endpoints: endpoints.cloned(),

@@ -50,7 +50,9 @@ pub(crate) async fn outbound(
     let mut record = begin(&from.worker, &from.worker.nowhere, speaks, from.source, from.destination);
     let upstream = match upstream {
         Some(upstream) => upstream,
-        None => open(&from.worker, target).await.inspect_err(|refusal| record.error = Some(refusal.code))?,
+        None => open(&from.worker, target, Blame::Endpoint)
+            .await
+            .inspect_err(|refusal| record.error = Some(refusal.code))?,
     };
     record.edge = Arc::clone(&upstream.to.metrics);
     record.endpoint = Some(upstream.to.peer.address);
@@ -137,18 +139,43 @@ fn begin(
     Record::connection(&worker.proxy.access_log, Arc::clone(edge), protocol, source, destination)
 }
 
+/// Whom a connection that does not come about speaks against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    Endpoint,
+    /// Nobody asked for it yet: while a client is silent it is opened on suspicion.
+    Nobody,
+}
+
 /// Opens the way that a dialled address's opaque connections take: a share by weight, an endpoint of it.
-pub(crate) async fn open(worker: &Worker, target: &OutboundTarget) -> Result<Upstream, Refusal> {
+pub(crate) async fn open(
+    worker: &Worker,
+    target: &OutboundTarget,
+    blame: Blame,
+) -> Result<Upstream, Refusal> {
     let weights = target.tcp.iter().map(|share| share.weight);
     let share = share(weights, worker.draw()).and_then(|at| target.tcp.get(at));
     let share = share.ok_or_else(|| Refusal::new(Code::NO_BACKEND, target.origin.to_string()))?;
     let (endpoint, in_flight) = balance::choose(worker, &share.cluster, &Tried::default())?;
-    let (live, began) = (Arc::clone(&endpoint.live), std::time::Instant::now());
-    let upstream = open_to(worker, endpoint).await.inspect_err(|_| {
-        let now = std::time::Instant::now();
-        worker.latencies.observe_failure(&live, &share.cluster.balance, began, now);
-    })?;
+    let began = std::time::Instant::now();
+    let opened = open_to(worker, Arc::clone(&endpoint)).await;
+    let counts = match &opened {
+        Ok(_) => true,
+        Err(refusal) => blame == Blame::Endpoint && is_connect_failure(refusal.code),
+    };
+    if counts {
+        balance::observe_connect(worker, &endpoint, &share.cluster, opened.is_ok(), began);
+    }
+    let upstream = opened?;
     Ok(Upstream { _in_flight: Some(in_flight), ..upstream })
+}
+
+/// Whether the endpoint is to blame; not so for what we refuse ourselves, or for a certificate that we lack.
+fn is_connect_failure(code: Code) -> bool {
+    matches!(
+        code,
+        Code::CONNECT_FAILED | Code::CONNECT_TIMEOUT | Code::UPSTREAM_TLS | Code::UPSTREAM_IDENTITY
+    )
 }
 
 /// Opens the way to one endpoint.

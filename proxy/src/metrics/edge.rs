@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use gauze_model::Code;
+use gauze_model::outlier::Reason;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Registrar;
@@ -38,6 +39,8 @@ struct Families {
     dialled: IntCounterVec,
     dial_failures: IntCounterVec,
     open: IntGaugeVec,
+    ejections: IntCounterVec,
+    ejected: IntGaugeVec,
 }
 
 struct Upstream {
@@ -119,6 +122,16 @@ impl EdgeMetrics {
         self.upstream().failures.inc();
     }
 
+    /// Counts an ejection of an endpoint. Too rare to keep the handle.
+    pub fn ejection(&self, reason: Reason) {
+        self.families.ejections.with_label_values(&self.labels.with(&[reason.label()])).inc();
+    }
+
+    /// How many endpoints are ejected now.
+    pub fn endpoints_ejected(&self) -> IntGauge {
+        self.families.ejected.with_label_values(&self.labels.values())
+    }
+
     fn upstream(&self) -> &Upstream {
         let (families, values) = (&self.families, self.labels.values());
         self.upstream.get_or_init(|| Upstream {
@@ -158,6 +171,10 @@ impl EdgeMetrics {
         let _ = families.dialled.remove_label_values(&values);
         let _ = families.dial_failures.remove_label_values(&values);
         let _ = families.open.remove_label_values(&values);
+        let _ = families.ejected.remove_label_values(&values);
+        for reason in Reason::ALL {
+            let _ = families.ejections.remove_label_values(&self.labels.with(&[reason.label()]));
+        }
         for protocol in PROTOCOLS {
             let Some(metrics) = self.protocols[protocol as usize].get() else { continue };
             let values = self.labels.with(&[protocol.label()]);
@@ -247,6 +264,12 @@ impl Edges {
                 "Opened connections open now",
                 &EDGE_LABELS,
             ),
+            ejections: families.counter(
+                "gauze_ejections_total",
+                "Ejections of an endpoint by outlier detection, by what it was ejected for",
+                &labels(&["reason"]),
+            ),
+            ejected: families.gauge("gauze_endpoints_ejected", "Endpoints ejected now", &EDGE_LABELS),
         };
         Edges { families: Arc::new(families), known: Mutex::new(HashMap::new()) }
     }

@@ -2,13 +2,16 @@
 //! all workers as atomics, and the limits that they are held to.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use gauze_model::cluster::Limits;
 use gauze_model::limits::{Exceeded, InUse};
+use prometheus::IntGauge;
 use tokio::sync::Notify;
+
+use super::Outliers;
 
 /// What is open to a dialled address.
 #[derive(Debug, Default)]
@@ -25,6 +28,7 @@ pub struct ClusterLive {
     pub requests: AtomicU32,
     /// Told whenever a connection ends or becomes idle.
     pub freed: Notify,
+    pub outliers: Outliers,
 }
 
 /// What is in flight to one endpoint. How fast it answers is measured by each worker for itself.
@@ -37,6 +41,12 @@ pub struct EndpointLive {
     pub in_flight: AtomicU32,
     /// What the worker that measured last believes it to take, in seconds, as bits of an `f64`; to be shown.
     pub seconds: AtomicU64,
+    /// Whether it is ejected: what the cluster's outlier detector says, to be read without its lock.
+    pub is_out: AtomicBool,
+    /// Whether a success would change anything for the outlier detector.
+    pub is_suspect: AtomicBool,
+    /// Where it counts while it is ejected.
+    pub ejected: OnceLock<IntGauge>,
 }
 
 /// On what terms the endpoints of a cluster are dialled, and what counts against its limits.
@@ -122,12 +132,20 @@ impl EndpointLive {
             slot: free.unwrap_or_else(|| NEXT_SLOT.fetch_add(1, Ordering::Relaxed)),
             in_flight: AtomicU32::new(0),
             seconds: AtomicU64::new(0),
+            is_out: AtomicBool::new(false),
+            is_suspect: AtomicBool::new(false),
+            ejected: OnceLock::new(),
         }
     }
 }
 
 impl Drop for EndpointLive {
     fn drop(&mut self) {
+        if self.is_out.load(Ordering::Relaxed)
+            && let Some(ejected) = self.ejected.get()
+        {
+            ejected.dec();
+        }
         FREE_SLOTS.lock().unwrap_or_else(PoisonError::into_inner).insert(self.slot);
     }
 }
