@@ -6,6 +6,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use gauze_model::SpiffeId;
+use gauze_model::authorization::Action::{Allow, Deny};
+use gauze_model::authorization::{Call, Http, Operation, Policy, Rule, Source, judge};
 use gauze_model::balance::{Load, Shares, pick};
 use gauze_model::cluster::Balance;
 use gauze_model::framing::{HeadScan, Limits, request_head};
@@ -19,6 +22,7 @@ const RUN: Duration = Duration::from_millis(200);
 fn main() {
     compare("route by exact path", [10, 10_000], |rules| route_lookup(rules, PathMatch::Exact));
     compare("route by prefix", [10, 10_000], |rules| route_lookup(rules, PathMatch::Prefix));
+    compare("judge, the last allows", [1, 20], judge_call);
     compare("read a request head", [8, 80], read_head);
     for (what, balance) in [
         ("pick by peak-EWMA", Balance::default()),
@@ -66,6 +70,27 @@ fn route_lookup(rules: usize, path: fn(String) -> PathMatch) -> impl FnMut(u32) 
         let head =
             RequestHead { method: &method, authority: "cart.shop", path, query: None, headers: &headers };
         assert!(black_box(route(black_box(&table), &head, &mut ())).is_some());
+    }
+}
+
+/// So many policies, of which the last ALLOW lets the call in, as a caller of the mesh makes it.
+fn judge_call(policies: usize) -> impl FnMut(u32) {
+    let list = |text: String| vec![text.parse().expect("a pattern")];
+    let policy = |at: usize| {
+        let from = Source { identities: list(format!("*/sa/app-{at}")), ..Source::default() };
+        let to = Operation { paths: list(format!("/api/v{at}/*")), ..Operation::default() };
+        let rules = vec![Rule { from: vec![from], to: vec![to] }];
+        let action = if at % 4 == 1 { Deny } else { Allow };
+        Policy { origin: Origin::default(), action, ports: None, rules, broken: false }
+    };
+    let last = policies * 4; // an ALLOW
+    let policies: Vec<Policy> = (1..policies).chain([last]).map(policy).collect();
+    let peer = SpiffeId::new("cluster.local", "shop", format!("app-{last}"));
+    let path = format!("/api/v{last}/items/42");
+    move |_| {
+        let http = Some(Http { method: "GET", path: &path });
+        let call = Call { peer: Some(&peer), trust_domain: "cluster.local", port: 8080, http };
+        assert!(judge(black_box(&policies), &call).is_allowed());
     }
 }
 

@@ -15,10 +15,12 @@ use crate::origin::Origin;
 
 mod matches; // whether a rule matches a call
 pub mod path; // the ways in which servers read a path
-mod string_match; // `exact`, `prefix*`, `*suffix`, `*`
+mod string_match;
+mod why; // why policies say what they say // `exact`, `prefix*`, `*suffix`, `*`
 
 pub use matches::Match;
 pub use string_match::{NotAStringMatch, StringMatch};
+pub use why::explain;
 
 /// An `AuthorizationPolicy` that selects this workload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

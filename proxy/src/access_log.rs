@@ -135,6 +135,13 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record, now: SystemTime, duration:
     line.known("peer_app", &labels.peer_app);
     line.known("peer_version", &labels.peer_version);
     line.known("peer_identity", &labels.peer_identity);
+    if let Some(policy) = &record.policy {
+        line.text("policy", policy.to_string().as_bytes());
+    }
+    if !record.audited.is_empty() {
+        let audited: Vec<String> = record.audited.iter().map(ToString::to_string).collect();
+        line.text("audited", audited.join(", ").as_bytes());
+    }
     line.out.extend_from_slice(b"}\n");
 }
 

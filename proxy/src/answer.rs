@@ -74,6 +74,11 @@ impl Exchange {
         Exchange { record, reader, progress: Rc::default(), idle_limit }
     }
 
+    /// What is told of the request.
+    pub(crate) fn record(&mut self) -> &mut Record {
+        &mut self.record
+    }
+
     /// The endpoint is chosen: from here on the request counts there.
     pub(crate) fn goes_to(&mut self, endpoint: &EndpointTarget) {
         self.record.edge = Arc::clone(&endpoint.metrics);

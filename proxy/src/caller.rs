@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Request, Response, Version};
+use gauze_model::authorization::Http;
 use gauze_model::cluster::Workload;
-use gauze_model::listener::Mtls;
 use gauze_model::{Code, SpiffeId};
 
 use crate::answer::{Answer, Exchange};
+use crate::authorize::{Judged, Told};
 use crate::body::Body;
 use crate::config::Destination;
 use crate::headers::{GAUZE_PEER, PeerHeader};
@@ -142,43 +143,70 @@ impl FromPeer {
     }
 
     /// Mesh TLS has proved who it is.
-    pub(crate) fn peer(self, identity: SpiffeId) -> FromPeer {
+    pub(crate) fn proved(self, identity: SpiffeId) -> FromPeer {
         let workload = Workload { namespace: identity.namespace.clone(), ..Workload::default() };
         let labels = EdgeLabels::of(Direction::Inbound, "", &workload, Some(&identity));
         let edge = self.worker.proxy.metrics.edge(labels);
         FromPeer { who: Who::Peer(identity), edge, ..self }
     }
 
-    /// Whether it may come in as things are now: a connection outlives policies.
+    /// Whether a request may come in as things are now: a connection outlives policies.
     ///
     /// # Errors
-    /// It came in plaintext, and the port accepts mesh TLS only.
-    pub(crate) fn admit(&self) -> Result<(), Refusal> {
-        if matches!(self.who, Who::Peer(_)) {
-            return Ok(());
-        }
-        let view = self.worker.proxy.config.view();
-        let inbound = view.inbound.as_ref().ok_or_else(|| Refusal::new(Code::NOT_CONFIGURED, ""))?;
-        match inbound.port(self.destination.port()).mtls {
-            Mtls::Permissive => Ok(()),
-            Mtls::Strict => Err(Refusal::new(Code::PLAINTEXT_REFUSED, "")),
-        }
+    /// The port accepts mesh TLS only, or the policies do not let it in.
+    pub(crate) fn authorize(&self, head: &Parts, exchange: &mut Exchange) -> Result<(), Refusal> {
+        let http = Http { method: head.method.as_str(), path: head.uri.path() };
+        self.judge(Some(http)).tell(&self.told(Some(http)), exchange.record())
     }
 
-    /// Completes when it may not stay.
-    pub(crate) async fn expelled(&self) -> Refusal {
-        if matches!(self.who, Who::Peer(_)) {
-            return std::future::pending().await;
-        }
+    /// Whether a connection that is not HTTP may come in.
+    ///
+    /// # Errors
+    /// As [`FromPeer::authorize`].
+    pub(crate) fn authorize_connection(&self, record: &mut Record) -> Result<(), Refusal> {
+        self.judge(None).tell(&self.told(None), record)
+    }
+
+    /// Whether a connection on which nothing was said yet might come in. It is not counted: nothing is decided.
+    ///
+    /// # Errors
+    /// As [`FromPeer::authorize`].
+    pub(crate) fn may_be_opaque(&self) -> Result<(), Refusal> {
+        self.judge(None).allowed()
+    }
+
+    /// Completes when a connection that is not HTTP may not stay.
+    pub(crate) async fn expelled(&self) -> Judged {
         let mut changes = self.worker.proxy.config.changes();
         loop {
-            if let Err(refusal) = self.admit() {
-                return refusal;
+            let judged = self.judge(None);
+            if judged.allowed().is_err() {
+                return judged;
             }
             if changes.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }
+    }
+
+    fn judge(&self, http: Option<Http<'_>>) -> Judged {
+        let view = self.worker.proxy.config.view();
+        match &view.inbound {
+            Some(inbound) => inbound.judge(self.peer(), self.destination.port(), http),
+            None => Judged::refused(Code::NOT_CONFIGURED),
+        }
+    }
+
+    fn peer(&self) -> Option<&SpiffeId> {
+        match &self.who {
+            Who::Peer(identity) => Some(identity),
+            Who::Outside => None,
+        }
+    }
+
+    /// The call, for the log.
+    pub(crate) fn told<'a>(&'a self, http: Option<Http<'a>>) -> Told<'a> {
+        Told { peer: self.peer(), source: self.source, port: self.destination.port(), http }
     }
 
     /// What is told of a request that begins, and the version to speak to the app: what the caller's app spoke.

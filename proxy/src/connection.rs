@@ -154,7 +154,7 @@ async fn refuse(
 async fn inbound(from: FromPeer, mut stream: Stream, counted: Counted) -> Result<Carrying, Failure> {
     let inbound = from.worker.proxy.config.view().inbound.clone();
     let inbound = inbound.ok_or_else(|| Refusal::new(Code::NOT_CONFIGURED, ""))?;
-    let port = admit(&from, &inbound)?;
+    let port = admit(&from, &inbound.inbound)?;
     let (speaks, upstream) = inbound_protocol(&from, &mut stream, port).await?;
     if speaks == Speaks::Mesh {
         return inbound_mesh(from, stream, counted).await;
@@ -166,10 +166,7 @@ async fn inbound(from: FromPeer, mut stream: Stream, counted: Counted) -> Result
         // Refused, where plaintext is refused, by an answer that says so.
         Speaks::Http1 => holding(held, serve::http1(Caller::Peer(from), stream)),
         Speaks::Http2 => holding(held, serve::http2(Caller::Peer(from), stream)),
-        _ => {
-            from.admit()?;
-            holding(held, async move { tcp::inbound(&from, stream, speaks, upstream).await })
-        }
+        _ => holding(held, async move { tcp::inbound(&from, stream, speaks, upstream).await }),
     }
 }
 
@@ -198,7 +195,10 @@ async fn inbound_protocol(
     let patience = Patience::of(&from.worker.proxy);
     let may_be_silent = matches!(port.protocol, PortProtocol::Detect | PortProtocol::Opaque);
     let (speaks, upstream) = if may_be_silent && port.mtls == Mtls::Permissive {
-        let open = tcp::open_to(&from.worker, Arc::clone(&from.app));
+        let open = async {
+            from.may_be_opaque()?;
+            tcp::open_to(&from.worker, Arc::clone(&from.app)).await
+        };
         let silent = &from.worker.proxy.metrics.detect_silent;
         detect::anyone_first(stream, patience, silent, open).await?
     } else {
@@ -220,7 +220,7 @@ async fn inbound_mesh(from: FromPeer, stream: Stream, counted: Counted) -> Resul
     let stream = accepted.map_err(|error| Refusal::new(error.peer_code(), error.to_string()))?;
     let mesh = stream.mesh().ok_or_else(|| Refusal::new(Code::INTERNAL, "mesh TLS without an identity"))?;
     let alpn = mesh.alpn;
-    let from = Box::new(from.peer(mesh.peer.clone()));
+    let from = Box::new(from.proved(mesh.peer.clone()));
     let held = (counted, proxy.metrics.accepted(Direction::Inbound, Security::Mutual));
     match alpn {
         Alpn::Http2 => holding(held, serve::http2(Caller::Peer(from), stream)),

@@ -89,7 +89,7 @@ async fn carry_inbound(
     exchange: &mut Exchange,
 ) -> Carried {
     let worker = &from.worker;
-    from.admit()?; // strict mTLS; authorization will be decided here (not yet)
+    from.authorize(&head, exchange)?;
     headers::within_limits(&head, &worker.proxy.settings.limits)?;
     headers::arrive(&mut head, from.destination, || worker.draw_id())?;
 

@@ -8,6 +8,7 @@
 pub mod listen; // sockets that accept
 pub mod worker; // a thread that carries traffic
 
+pub mod authorize; // who may come in
 mod caller; // who is at the near end of a connection
 mod connection; // the life of an accepted connection
 mod detect; // what it speaks

@@ -51,6 +51,7 @@ pub struct Metrics {
     connections_refused: IntCounterVec,
     limits_reached: IntCounterVec,
     probes: IntCounterVec,
+    verdicts: IntCounterVec,
 }
 
 /// What `docs/metrics.md` says of one metric.
@@ -136,6 +137,11 @@ impl Metrics {
                 "Probes that the app was asked, by how kubelet takes the answer",
                 &["container", "probe", "result"],
             ),
+            verdicts: f.counter(
+                "gauze_authorization_verdicts_total",
+                "Requests and opaque connections that an AuthorizationPolicy allowed, denied or audited; not_allowed counts at the first ALLOW policy of the port",
+                &["decision", "policy"],
+            ),
             access_log_dropped: f.one_counter(
                 "gauze_access_log_dropped_total",
                 "Access log lines dropped because the reader of stdout was slower than the traffic",
@@ -176,6 +182,11 @@ impl Metrics {
     pub fn probed(&self, container: &str, probe: &str, is_success: bool) {
         let result = if is_success { "success" } else { "failure" };
         self.probes.with_label_values(&[container, probe, result]).inc();
+    }
+
+    /// Calls of which a policy said something; for whoever keeps the handle. `policy` is NAMESPACE/NAME.
+    pub fn verdicts(&self, decision: &str, policy: &str) -> IntCounter {
+        self.verdicts.with_label_values(&[decision, policy])
     }
 
     /// How many resources of a kind the snapshot holds.

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{Method, StatusCode, Uri};
 
 use crate::access_log::AccessLog;
+use crate::authorize::Said;
 use crate::metrics::{Direction, EdgeMetrics, Outcome, Protocol};
 
 /// One request, or one opaque connection.
@@ -29,6 +30,9 @@ pub struct Record {
     pub grpc_status: Option<u8>,
     /// Why the proxy refused or failed.
     pub error: Option<Code>,
+    /// Inbound: the policy that let it in or refused it, and those that only record.
+    pub policy: Option<Said>,
+    pub audited: Vec<Said>,
     /// Payload bytes from the side that asked, and to it.
     pub received: u64,
     pub sent: u64,
@@ -99,6 +103,8 @@ impl Record {
             status: None,
             grpc_status: None,
             error: None,
+            policy: None,
+            audited: Vec::new(),
             received: 0,
             sent: 0,
             subject,

@@ -20,6 +20,7 @@ use gauze_model::route::{Action, Backend, Filters, HeaderChange, RequestHead, Ro
 use gauze_model::timeouts::Timeouts;
 use gauze_model::{Name, Origin, RouteRule, RouteTable, Snapshot, SpiffeId};
 
+use crate::authorize::InboundTarget;
 use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Metrics};
 
 mod live;
@@ -32,7 +33,7 @@ pub use outliers::{Outliers, Shown};
 #[derive(Debug, Default)]
 pub struct View {
     /// How this pod accepts; `None`: nobody has said yet, so nothing is let in.
-    pub inbound: Option<Arc<Inbound>>,
+    pub inbound: Option<Arc<InboundTarget>>,
     /// Where dialled addresses lead.
     pub outbound: HashMap<SocketAddr, Arc<OutboundTarget>>,
 }
@@ -117,6 +118,7 @@ struct EndpointKey {
 #[derive(Debug, Default)]
 pub struct Targets {
     own: OwnAddresses,
+    inbound: Option<(Arc<Listener>, Arc<InboundTarget>)>,
     built: HashMap<Name, BuiltCluster>,
     outbounds: HashMap<SocketAddr, Weak<OutboundLive>>,
     clusters: HashMap<Name, Weak<ClusterLive>>,
@@ -151,7 +153,9 @@ impl Targets {
         let mut view = View::default();
         for (name, listener) in &snapshot.listeners {
             match (name, &**listener) {
-                (_, Listener::Inbound(inbound)) => view.inbound = Some(Arc::new(inbound.clone())),
+                (_, Listener::Inbound(inbound)) => {
+                    view.inbound = Some(self.inbound(listener, inbound, metrics))
+                }
                 (Name::Outbound { address, .. }, Listener::Outbound(outbound)) => {
                     let target = self.outbound(*address, outbound, snapshot, metrics);
                     view.outbound.insert(*address, Arc::new(target));
@@ -161,6 +165,23 @@ impl Targets {
         }
         self.forget();
         view
+    }
+
+    /// The same target as long as it is the same resource.
+    fn inbound(
+        &mut self,
+        listener: &Arc<Listener>,
+        inbound: &Inbound,
+        metrics: &Metrics,
+    ) -> Arc<InboundTarget> {
+        if let Some((built_from, target)) = &self.inbound
+            && Arc::ptr_eq(built_from, listener)
+        {
+            return Arc::clone(target);
+        }
+        let target = Arc::new(InboundTarget::new(inbound.clone(), metrics));
+        self.inbound = Some((Arc::clone(listener), Arc::clone(&target)));
+        target
     }
 
     fn outbound(

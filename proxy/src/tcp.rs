@@ -61,7 +61,7 @@ pub(crate) async fn outbound(
     Ok(())
 }
 
-/// Carries an opaque connection to our app.
+/// Carries an opaque connection to our app: judged before the app is connected to, and at every change of policy.
 pub(crate) async fn inbound(
     from: &FromPeer,
     client: Stream,
@@ -69,6 +69,7 @@ pub(crate) async fn inbound(
     upstream: Option<Upstream>,
 ) -> Result<(), Refusal> {
     let mut record = begin(&from.worker, &from.edge, speaks, from.source, from.destination);
+    from.authorize_connection(&mut record)?;
     record.endpoint = Some(from.app.peer.address);
     let upstream = match upstream {
         Some(upstream) => Ok(upstream),
@@ -78,10 +79,7 @@ pub(crate) async fn inbound(
     let (mut client, mut server) = (client, upstream.stream);
     tokio::select! {
         () = carry(&from.worker.proxy, &mut client, &mut server, &mut record) => Ok(()),
-        refusal = from.expelled() => {
-            record.error = Some(refusal.code);
-            Err(refusal)
-        }
+        judged = from.expelled() => judged.tell(&from.told(None), &mut record),
     }
 }
 

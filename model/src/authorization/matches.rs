@@ -8,7 +8,7 @@ use super::{Action, By, Call, Operation, Policy, Rule, Source, StringMatch};
 
 /// A call, and what is found out about it once, should a policy ask.
 pub(super) struct Asked<'a> {
-    call: &'a Call<'a>,
+    pub(super) call: &'a Call<'a>,
     identity: OnceCell<String>,
     readings: OnceCell<Readings<'a>>,
 }
@@ -44,15 +44,31 @@ impl Match {
     }
 }
 
+impl Action {
+    /// Whether a match is sure enough to act.
+    pub(super) fn is_enough(self, found: Match) -> bool {
+        match self {
+            Action::Allow => found.certain,
+            Action::Deny | Action::Audit => found.possible,
+        }
+    }
+
+    /// As Istio's field `action` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Allow => "ALLOW",
+            Action::Deny => "DENY",
+            Action::Audit => "AUDIT",
+        }
+    }
+}
+
 /// The first rule of the policy that the call matches, as surely as the policy's action asks for.
 pub(super) fn matching<'p>(policy: &'p Policy, asked: &Asked<'_>) -> Option<By<'p>> {
     if policy.broken {
         return (policy.action == Action::Deny).then_some(By { policy, rule: None });
     }
-    let is_enough = |found: Match| match policy.action {
-        Action::Allow => found.certain,
-        Action::Deny | Action::Audit => found.possible,
-    };
+    let is_enough = |found| policy.action.is_enough(found);
     let matches = |Rule { from, to }: &Rule| {
         let comes_from = |source| is_enough(source_matches(source, asked));
         let asks_for = |operation| is_enough(operation_matches(operation, asked));
@@ -61,7 +77,7 @@ pub(super) fn matching<'p>(policy: &'p Policy, asked: &Asked<'_>) -> Option<By<'
     policy.rules.iter().position(matches).map(|index| By { policy, rule: Some(index) })
 }
 
-fn source_matches(source: &Source, asked: &Asked<'_>) -> Match {
+pub(super) fn source_matches(source: &Source, asked: &Asked<'_>) -> Match {
     let Source { identities, not_identities, namespaces, not_namespaces } = source;
     let Some(peer) = asked.call.peer else {
         // Who says nothing of itself is none of those who are named, and an ALLOW does not believe that it is another.
@@ -82,7 +98,7 @@ fn source_matches(source: &Source, asked: &Asked<'_>) -> Match {
         .and(said(not_namespaces, is_elsewhere))
 }
 
-fn operation_matches(operation: &Operation, asked: &Asked<'_>) -> Match {
+pub(super) fn operation_matches(operation: &Operation, asked: &Asked<'_>) -> Match {
     let Operation { methods, not_methods, paths, not_paths, ports, not_ports } = operation;
     let is_one = |ports: &BTreeSet<u16>| ports.contains(&asked.call.port);
     Match::known(ports.is_empty() || is_one(ports))
