@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod enrolment;
 pub(crate) mod eventually;
+pub(crate) mod faults;
 pub(crate) mod kube_mesh;
 pub(crate) mod kubernetes;
 pub(crate) mod load;
@@ -16,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod relay;
 pub(crate) mod tools;
+pub(crate) mod wire;
 
 pub(crate) use app::App;
 pub(crate) use eventually::eventually;

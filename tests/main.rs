@@ -16,5 +16,6 @@ mod mtls; // who may speak to whom, and that nobody else can listen
 mod netns; // pods as network namespaces, with real redirect rules
 mod packaging; // images and chart say the same everywhere
 mod promises; // docs/promises.md names tests that exist
+mod resilience; // what a misbehaving upstream costs, and what it does not
 mod routing; // HTTPRoute, GRPCRoute, TrafficPolicy
 mod splitting; // traffic moves by weight

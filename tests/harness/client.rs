@@ -78,20 +78,34 @@ impl Client {
     }
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
-        let response = match self {
-            Client::Http1(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await?
-            }
-            Client::Http2(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await?
-            }
-        };
+        let response = self.begin(request).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?;
         let trailers = body.trailers().cloned();
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes(), trailers })
+    }
+
+    /// Sends a request and returns when the head of the answer is here.
+    ///
+    /// # Errors
+    /// The connection breaks, or nothing comes in time.
+    pub(crate) async fn begin(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
+        let response = async {
+            match self {
+                Client::Http1(sender) => {
+                    sender.ready().await?;
+                    sender.send_request(request).await
+                }
+                Client::Http2(sender) => {
+                    sender.ready().await?;
+                    sender.send_request(request).await
+                }
+            }
+        };
+        Ok(timeout(DEADLINE, response).await??)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
