@@ -268,8 +268,10 @@ where
             match (head, &mut upload.state) {
                 (Poll::Ready(Ok(Some(head))), _) => Poll::Ready(Ok(head)),
                 (Poll::Ready(Err(ReadError::Malformed(problem))), _) => Poll::Ready(Err(problem.into())),
-                (_, Uploading::Failed(error)) => Poll::Ready(Err(take(error).into())),
+                // Also when writing has failed: what was answered before that may not be read yet, and the
+                // end of a connection that failed is always heard.
                 (Poll::Pending, _) => Poll::Pending,
+                (_, Uploading::Failed(error)) => Poll::Ready(Err(take(error).into())),
                 (Poll::Ready(Err(ReadError::Io(error))), _) => Poll::Ready(Err(error.into())),
                 (Poll::Ready(Ok(None) | Err(ReadError::Incomplete)), _) => {
                     Poll::Ready(Err(SendErrorKind::Closed))
