@@ -73,7 +73,7 @@ impl Wire {
 
     /// Ends it with RST when there is something to read.
     pub(crate) async fn reset_unread(self) {
-        let _ = self.stream.readable().await;
+        let _ = self.stream.peek(&mut [0]).await;
         make_hard(&self.stream);
     }
 

@@ -6,6 +6,7 @@ use crate::harness::client::{Client, Protocol, request, with_body};
 use crate::harness::faults::{Fault, Faulty};
 use crate::harness::mesh::{Mesh, Sidecar, SidecarOptions};
 use crate::harness::objects;
+use crate::resilience::pod;
 
 /// Callers in each protocol, through two sidecars or through the caller's alone, each to an upstream of its own.
 struct Lane {
@@ -174,12 +175,6 @@ async fn lanes() -> (Mesh, Vec<Sidecar>, Vec<Lane>) {
 
 /// So that what never answers ends within the test.
 const IMPATIENT: [&str; 1] = ["--stream-idle-timeout=4s"];
-
-async fn pod(mesh: &Mesh, name: &str, app: SocketAddr) -> Sidecar {
-    let address = crate::harness::mesh::free_address();
-    let inbound = format!("--inbound={address}={app}");
-    mesh.pod_at(address, name, name, SidecarOptions { arguments: &[&inbound], ..Default::default() }).await
-}
 
 /// A Service whose only endpoint is a pod without sidecar.
 fn plain(name: &str, service: SocketAddr, address: SocketAddr) -> String {
