@@ -7,6 +7,7 @@ mod check; // what is wrong with objects that have no status of their own
 mod inbound; // how a pod accepts
 mod judge; // what is wrong with an object, at each of its parents
 mod outbound; // where a dialled address leads
+mod outliers; // when an endpoint is ejected
 mod pods; // who is meshed, and as whom
 mod policies; // which TrafficPolicy holds
 mod ports; // what a port speaks

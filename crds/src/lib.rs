@@ -10,6 +10,7 @@ pub mod duration; // `500ms`, `1h30m`
 pub mod gateway; // what HTTPRoute and GRPCRoute share
 pub mod grpc_route;
 pub mod http_route;
+pub mod outlier_detection; // of a TrafficPolicy
 pub mod policy; // what our policies share: targets and status
 pub mod traffic_policy;
 pub mod traffic_split;

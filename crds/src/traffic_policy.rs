@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
+use crate::outlier_detection::OutlierDetectionSpec;
 use crate::policy::{PolicyStatus, PolicyTargetReference};
 
 /// How clients inside the mesh balance over, limit and connect to the endpoints of a Service.
@@ -48,6 +49,9 @@ pub struct TrafficPolicySpec {
     /// How much one client's proxy sends at once. What exceeds a limit is answered 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
+    /// When an endpoint that fails gets no traffic for a while. Default: after 5 gateway failures in a row, for 30s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetectionSpec>,
     /// How long a connection may take to be made. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) > duration('0s')")

@@ -5,6 +5,7 @@
 //! prefix of what did not match by one. And what has no meaning: a split whose weights come to 0.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use gauze_model::listener::{
     HttpTarget, Inbound, InboundPort, Mtls, Outbound, PortProtocol, WeightedCluster,
 };
 use gauze_model::name::ServicePort;
+use gauze_model::outlier::OutlierDetection;
 use gauze_model::route::{
     Action, Backend, Filters, HeaderChange, HeaderMatch, HostPattern, PathChange, PathMatch, Pattern,
     QueryMatch, Redirect, Rewrite, RouteMatch, ValueMatch, VirtualHost,
@@ -175,16 +177,37 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     let limits = (any::<u32>(), any::<u32>(), any::<u32>());
     let limits =
         limits.prop_map(|(connections, pending, requests)| Limits { connections, pending, requests });
-    (origin(), protocol(), balance, limits, duration()).prop_map(
-        |(origin, protocol, balance, limits, connect_timeout)| Cluster {
+    (origin(), protocol(), balance, limits, option::of(outlier()), duration()).prop_map(
+        |(origin, protocol, balance, limits, outlier, connect_timeout)| Cluster {
             origin,
             policy: None,
             protocol,
             balance,
             limits,
-            outlier: None,
+            outlier,
             retry_budget: RetryBudget::default(),
             connect_timeout,
+        },
+    )
+}
+
+fn outlier() -> impl Strategy<Value = OutlierDetection> {
+    let count = || any::<u32>().prop_map(NonZeroU32::new);
+    let times = (duration(), duration(), duration(), duration());
+    let counts = (count(), count(), count());
+    (counts, any::<bool>(), times, 0..=100_u32).prop_map(
+        |((errors, gateway, local), split_external_local_origin_errors, times, max_ejection_percent)| {
+            OutlierDetection {
+                consecutive_5xx: errors,
+                consecutive_gateway_failure: gateway,
+                consecutive_local_origin_failure: local,
+                split_external_local_origin_errors,
+                interval: times.0,
+                base_ejection_time: times.1,
+                max_ejection_time: times.2,
+                max_ejection_time_jitter: times.3,
+                max_ejection_percent,
+            }
         },
     )
 }

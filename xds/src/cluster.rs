@@ -32,21 +32,14 @@ use gauze_model::{Cluster, Name};
 
 use crate::endpoint::plain_match;
 use crate::metadata::{Facts, string, string_of};
+use crate::outlier;
 use crate::path::{At as _, Fault, Read, refuse, required, same};
 use crate::tls;
 use crate::values::{ads, duration, protocol_word, read_ads, read_duration, read_protocol, uint, unpack};
 
 pub(crate) fn write(name: &Name, of: &Cluster) -> cluster::Cluster {
-    let Cluster {
-        origin,
-        policy: _,
-        protocol,
-        balance,
-        limits,
-        retry_budget: _,
-        outlier: _,
-        connect_timeout,
-    } = of;
+    let Cluster { origin, policy: _, protocol, balance, limits, retry_budget: _, outlier, connect_timeout } =
+        of;
     let (lb_policy, load_balancing_policy) = write_balance(*balance);
     let facts = Facts::origin(origin).with("protocol", string(protocol_word(*protocol)));
     cluster::Cluster {
@@ -58,6 +51,7 @@ pub(crate) fn write(name: &Name, of: &Cluster) -> cluster::Cluster {
         load_balancing_policy,
         common_lb_config: Some(no_panic()),
         circuit_breakers: Some(write_limits(*limits)),
+        outlier_detection: outlier.as_ref().map(outlier::write),
         typed_extension_protocol_options: http_options(*protocol),
         transport_socket_matches: vec![plain_socket()],
         transport_socket: Some(mesh_socket(*protocol)),
@@ -72,6 +66,8 @@ pub(crate) fn read(of: cluster::Cluster) -> Read<Cluster> {
     let protocol = facts.take("protocol", |value| string_of(value).and_then(|word| read_protocol(&word)));
     let protocol = protocol.at("metadata")?.unwrap_or_default();
     facts.end().at("metadata")?;
+    let outlier = of.outlier_detection.clone().map(outlier::read).transpose();
+    let outlier = outlier.at("outlier_detection").by(&origin)?;
     let (balance, limits, connect_timeout) = read_settings(of, protocol).by(&origin)?;
     Ok(Cluster {
         origin,
@@ -80,7 +76,7 @@ pub(crate) fn read(of: cluster::Cluster) -> Read<Cluster> {
         balance,
         limits,
         retry_budget: RetryBudget::default(),
-        outlier: None,
+        outlier,
         connect_timeout,
     })
 }
@@ -116,7 +112,7 @@ fn read_settings(of: cluster::Cluster, protocol: PortProtocol) -> Read<(Balance,
         dns_resolution_config,
         typed_dns_resolver_config,
         wait_for_warm_on_init,
-        outlier_detection,
+        outlier_detection: _, // read by the caller
         cleanup_interval,
         upstream_bind_config,
         lb_subset_config,
@@ -146,7 +142,7 @@ fn read_settings(of: cluster::Cluster, protocol: PortProtocol) -> Read<(Balance,
     refuse!(http_protocol_options, http2_protocol_options, dns_refresh_rate, dns_jitter);
     refuse!(dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers);
     refuse!(use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config);
-    refuse!(wait_for_warm_on_init, outlier_detection, cleanup_interval, upstream_bind_config);
+    refuse!(wait_for_warm_on_init, cleanup_interval, upstream_bind_config);
     refuse!(lb_subset_config, protocol_selection, upstream_connection_options);
     refuse!(close_connections_on_host_health_failure, ignore_health_on_host_removal, filters);
     refuse!(lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets, upstream_config);

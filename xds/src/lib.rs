@@ -13,6 +13,7 @@ mod encoded; // a resource as it crosses the wire, encoded once for all who ask
 mod endpoint; // the endpoints of a backend
 mod listener; // where a connection goes
 mod metadata; // what gauze says in Envoy's metadata
+mod outlier; // which endpoints get no traffic for a while
 mod path; // errors that gather their field path on the way up
 mod rejection;
 mod route; // which rule carries a request

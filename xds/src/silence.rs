@@ -4,6 +4,7 @@
 mod routes;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
@@ -22,6 +23,7 @@ use gauze_model::cluster::{Balance, CONNECT_TIMEOUT, Limits, Transport, Workload
 use gauze_model::listener::{
     HttpTarget, Inbound, InboundPort, Mtls, Outbound, PortProtocol, WeightedCluster,
 };
+use gauze_model::outlier::OutlierDetection;
 use gauze_model::snapshot::Resource;
 use gauze_model::{Cluster as ModelCluster, Endpoint, EndpointSet, Listener, Name, Origin, SpiffeId};
 use prost::{DecodeError, Message};
@@ -117,7 +119,10 @@ fn cluster() -> (Name, Resource) {
         protocol: PortProtocol::Grpc,
         balance: Balance::RoundRobin,
         limits: Limits { connections: 7, pending: 7, requests: 7 },
-        outlier: None,
+        outlier: Some(OutlierDetection {
+            consecutive_5xx: NonZeroU32::new(7),
+            ..OutlierDetection::default()
+        }),
         retry_budget: RetryBudget::default(),
         connect_timeout: CONNECT_TIMEOUT,
     };
@@ -141,6 +146,7 @@ fn no_field_of_a_cluster_is_dropped() {
     check("Thresholds", &[6], &|cluster, field| {
         add(&mut cluster.circuit_breakers.as_mut().unwrap().thresholds[0], field)
     });
+    check("OutlierDetection", &[], &|cluster, field| add(cluster.outlier_detection.as_mut().unwrap(), field));
     check("TransportSocketMatch", &[], &|cluster, field| {
         add(&mut cluster.transport_socket_matches[0], field)
     });

@@ -13,7 +13,7 @@ use gauze_model::{Code, Origin};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use serde_json::json;
 
-use super::{Judgement, age, name_of, namespace_of, services};
+use super::{Judgement, age, name_of, namespace_of, outliers, services};
 use crate::problem::Problem;
 use crate::world::{self, ObjectKind, World};
 
@@ -22,6 +22,7 @@ pub(super) fn cluster(spec: Option<&TrafficPolicySpec>, origin: Origin, protocol
     let limits = spec.and_then(|spec| spec.limits.clone()).unwrap_or_default();
     let default = Limits::default();
     let balance = spec.and_then(|spec| spec.balance.as_ref());
+    let outlier = spec.and_then(|spec| spec.outlier_detection.as_ref());
     Cluster {
         origin,
         protocol,
@@ -31,7 +32,7 @@ pub(super) fn cluster(spec: Option<&TrafficPolicySpec>, origin: Origin, protocol
             pending: limits.pending.unwrap_or(default.pending),
             requests: limits.requests.unwrap_or(default.requests),
         },
-        outlier: None,
+        outlier: Some(outlier.map(outliers::outlier_detection).unwrap_or_default()),
         policy: None,
         retry_budget: RetryBudget::default(),
         connect_timeout: spec
@@ -107,6 +108,8 @@ fn invalid(policy: &TrafficPolicy) -> Option<Problem> {
         ("limits.connections", "must be at least 1")
     } else if limits.requests == Some(0) {
         ("limits.requests", "must be at least 1")
+    } else if let Some(invalid) = spec.outlier_detection.as_ref().and_then(outliers::invalid) {
+        invalid
     } else {
         return None;
     };

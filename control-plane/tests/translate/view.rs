@@ -1,11 +1,13 @@
 //! Resources, problems and conditions as short YAML, for people to review.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gauze_control_plane::status::ObjectStatus;
 use gauze_control_plane::translate::Answer;
 use gauze_model::cluster::{Balance, Cluster, Endpoint, EndpointSet, Limits, Transport};
 use gauze_model::listener::{HttpTarget, Inbound, Listener, Mtls, Outbound, PortProtocol};
+use gauze_model::outlier::OutlierDetection;
 use gauze_model::route::{
     Action, Backend, Filters, HeaderChange, PathChange, PathMatch, RouteMatch, RouteRule, RouteTable,
     ValueMatch,
@@ -133,16 +135,8 @@ fn outbound(outbound: &Outbound) -> Vec<String> {
 }
 
 fn cluster(cluster: &Cluster) -> Vec<String> {
-    let Cluster {
-        origin,
-        protocol,
-        balance,
-        limits,
-        policy: _,
-        retry_budget: _,
-        outlier: _,
-        connect_timeout,
-    } = cluster;
+    let Cluster { origin, protocol, balance, limits, policy: _, retry_budget: _, outlier, connect_timeout } =
+        cluster;
     let mut lines = vec![format!("origin: {origin}"), format!("protocol: {}", self::protocol(*protocol))];
     if *balance != Balance::default() {
         lines.push(format!("balance: {}", self::balance(*balance)));
@@ -151,10 +145,39 @@ fn cluster(cluster: &Cluster) -> Vec<String> {
         let Limits { connections, pending, requests } = limits;
         lines.push(format!("limits: {connections} connections, {pending} pending, {requests} requests"));
     }
+    if *outlier != Some(OutlierDetection::default()) {
+        lines.push(format!("outlier detection: {}", outlier.map_or("none".to_owned(), outlier_detection)));
+    }
     if *connect_timeout != Duration::from_secs(1) {
         lines.push(format!("connect timeout: {connect_timeout:?}"));
     }
     lines
+}
+
+fn outlier_detection(of: OutlierDetection) -> String {
+    let OutlierDetection {
+        consecutive_5xx,
+        consecutive_gateway_failure,
+        consecutive_local_origin_failure,
+        split_external_local_origin_errors,
+        interval,
+        base_ejection_time,
+        max_ejection_time,
+        max_ejection_time_jitter,
+        max_ejection_percent,
+    } = of;
+    let count = |count: Option<NonZeroU32>| count.map_or("no".to_owned(), |count| count.to_string());
+    let local = if split_external_local_origin_errors {
+        format!(", {} local", count(consecutive_local_origin_failure))
+    } else {
+        String::new()
+    };
+    format!(
+        "{} 5xx, {} gateway{local}; {base_ejection_time:?} to {max_ejection_time:?}, jitter \
+         {max_ejection_time_jitter:?}, forgiven after {interval:?}; at most {max_ejection_percent} %",
+        count(consecutive_5xx),
+        count(consecutive_gateway_failure)
+    )
 }
 
 fn balance(balance: Balance) -> String {
