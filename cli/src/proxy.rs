@@ -115,7 +115,7 @@ fn origin(value: &Value) -> String {
 
 fn clusters_table(clusters: &Value) -> Table {
     let mut table =
-        Table::new(&["CLUSTER", "ENDPOINT", "POD", "VERSION", "TRANSPORT", "IN FLIGHT", "LATENCY"]);
+        Table::new(&["CLUSTER", "ENDPOINT", "POD", "VERSION", "TRANSPORT", "IN FLIGHT", "LATENCY", "STATE"]);
     for (name, cluster) in clusters.as_object().into_iter().flatten() {
         let endpoints = cluster["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
         if endpoints.is_empty() {
@@ -131,10 +131,28 @@ fn clusters_table(clusters: &Value) -> Table {
                 transport(&endpoint["transport"]),
                 number(&endpoint["requests"]).into(),
                 latency(&endpoint["latency_ms"]).into(),
+                state(endpoint),
             ]);
         }
     }
     table
+}
+
+/// Whether an endpoint gets traffic; if it does not, why, until when, and for the how-manieth time.
+fn state(endpoint: &Value) -> Cell {
+    let ejection = &endpoint["ejection"];
+    let (reason, times) = (text(&ejection["reason"]), number(&ejection["times"]));
+    match ejection["state"].as_str() {
+        Some("probing") => Cell::new(format!("probed after {reason}, ejection {times}"), Tone::Doubtful),
+        Some(state) => {
+            let until = text(&ejection["until"]);
+            Cell::new(format!("{state} until {until}: {reason}, ejection {times}"), Tone::Bad)
+        }
+        None => match endpoint["failures_in_a_row"].as_u64() {
+            None | Some(0) => Cell::new("in", Tone::Good),
+            Some(failures) => Cell::new(format!("in, {failures} failed in a row"), Tone::Doubtful),
+        },
+    }
 }
 
 fn transport(value: &Value) -> Cell {
@@ -177,6 +195,29 @@ mod tests {
         let shown = clusters_table(&clusters).render(Style::PLAIN);
         for part in ["cluster/shop/cart-v1/80", "127.1.2.1:8080", "cart-v1-0", "mesh spiffe://", "1.5 ms"] {
             assert!(shown.contains(part), "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_state_of_an_endpoint_says_why_until_when_and_how_often() {
+        let ejection = |state, at| {
+            json!({ "ejection": {
+            "state": state, "reason": "consecutive_gateway_failure", at: "2026-01-01T00:00:30.000Z", "times": 2,
+        } })
+        };
+        for (endpoint, wanted) in [
+            (json!({ "ejection": null, "failures_in_a_row": 0 }), "in"),
+            (json!({}), "in"), // of an older proxy
+            (json!({ "ejection": null, "failures_in_a_row": 4 }), "in, 4 failed in a row"),
+            (
+                ejection("ejected", "until"),
+                "ejected until 2026-01-01T00:00:30.000Z: consecutive_gateway_failure, ejection 2",
+            ),
+            (ejection("probing", "since"), "probed after consecutive_gateway_failure, ejection 2"),
+        ] {
+            let mut table = Table::new(&["STATE"]);
+            table.push(vec![state(&endpoint)]);
+            assert_eq!(table.render(Style::PLAIN).lines().last().map(str::trim), Some(wanted));
         }
     }
 

@@ -140,6 +140,13 @@ pub struct Counts {
     pub local_origin_failures: u32,
 }
 
+impl Counts {
+    /// The longest row of failures of one kind.
+    pub fn most(self) -> u32 {
+        self.server_errors.max(self.gateway_failures).max(self.local_origin_failures)
+    }
+}
+
 impl OutlierDetection {
     /// The counts after one more try. What nothing asks for is not counted.
     fn count(&self, counts: Counts, fault: Option<Fault>) -> Counts {

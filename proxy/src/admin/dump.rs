@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use gauze_model::outlier::Standing;
 use gauze_model::route::{
     Action, Backend, HeaderChange, HostPattern, PathChange, PathMatch, RouteMatch, RouteRule, ValueMatch,
     VirtualHost,
@@ -16,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Proxy;
 use crate::access_log::timestamp;
-use crate::target::{ClusterTarget, EndpointTarget, HttpRoute, View};
+use crate::target::{ClusterLive, ClusterTarget, EndpointTarget, HttpRoute, Shown, View};
 use crate::tls::Credentials;
 
 /// `/config_dump`: the whole snapshot, what was refused, and what was asked for.
@@ -149,14 +150,16 @@ fn cluster(target: &ClusterTarget) -> Value {
         "known": target.known,
         "balance": target.balance,
         "limits": target.terms.limits,
+        "outlier_detection": target.outlier,
         "connections": live.connections.load(Relaxed),
         "pending": live.pending.load(Relaxed),
         "requests": live.requests.load(Relaxed),
-        "endpoints": target.endpoints.iter().map(|target| endpoint(target)).collect::<Vec<_>>(),
+        "endpoints": target.endpoints.iter().map(|to| endpoint(to, live)).collect::<Vec<_>>(),
     })
 }
 
-fn endpoint(target: &EndpointTarget) -> Value {
+fn endpoint(target: &EndpointTarget, cluster: &ClusterLive) -> Value {
+    let shown = cluster.outliers.shown(&target.live);
     json!({
         "address": target.peer.address,
         "transport": target.peer.transport,
@@ -164,7 +167,24 @@ fn endpoint(target: &EndpointTarget) -> Value {
         "workload": target.workload,
         "requests": target.live.in_flight.load(Relaxed),
         "latency_ms": f64::from_bits(target.live.seconds.load(Relaxed)) * 1e3,
+        "failures_in_a_row": shown.counts.most(),
+        "ejection": ejection(shown),
     })
+}
+
+/// `null` for an endpoint that gets traffic. `until`: from then on the next request probes it.
+fn ejection(shown: Shown) -> Value {
+    let (state, reason, at, time) = match shown.standing {
+        Standing::In => return Value::Null,
+        Standing::Out { reason, until } => ("ejected", reason, "until", wall_clock(until)),
+        Standing::Probing { reason, since } => ("probing", reason, "since", wall_clock(since)),
+    };
+    json!({ "state": state, "reason": reason.label(), at: timestamp(time), "times": shown.times })
+}
+
+fn wall_clock(at: Instant) -> SystemTime {
+    let now = Instant::now();
+    SystemTime::now() + at.saturating_duration_since(now) - now.saturating_duration_since(at)
 }
 
 /// `/certs`: who we are, until when, and how many roots we believe. Never a key.
