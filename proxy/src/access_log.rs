@@ -2,12 +2,15 @@
 //! record into a buffer; a thread of its own carries the buffers to stdout. A worker never waits for
 //! it: when the channel is full, the line is dropped and counted.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gauze_model::retry::Stop;
 use prometheus::IntCounter;
 
+use crate::metrics::{RetryReason, stop_label};
 use crate::record::{Head, Record};
 
 /// Where records go when they drop; cheap to clone, and nothing at all while it is off.
@@ -117,10 +120,15 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record, now: SystemTime, duration:
     if let Some(status) = record.grpc_status {
         line.number("grpc_status", status.into());
     }
-    line.known("flag", flag(record));
+    line.known("flag", &flags(record));
     if let Some(code) = record.error {
         line.text("error", code.to_string().as_bytes());
     }
+    if record.retries > 0 {
+        line.number("tries", (record.retries + 1).into());
+    }
+    line.known("retry_reason", record.retry_reason.map_or("", RetryReason::label));
+    line.known("retry_stop", record.retry_stop.map_or("", stop_label));
     line.number("duration_us", u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     line.number("received", record.received);
     line.number("sent", record.sent);
@@ -143,6 +151,20 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record, now: SystemTime, duration:
         line.text("audited", audited.join(", ").as_bytes());
     }
     line.out.extend_from_slice(b"}\n");
+}
+
+/// Envoy's response flags: that of the failure, and why it was not tried again.
+fn flags(record: &Record) -> Cow<'static, str> {
+    let stop = match record.retry_stop {
+        Some(Stop::RetriesUsedUp) => "URX",
+        Some(Stop::OverBudget) => "UO",
+        _ => "",
+    };
+    match (flag(record), stop) {
+        (flag, "") => Cow::Borrowed(flag),
+        ("", stop) => Cow::Borrowed(stop),
+        (flag, stop) => Cow::Owned(format!("{flag},{stop}")),
+    }
 }
 
 /// Envoy's response flag: that of the problem code, or `DC` where the client went away first.

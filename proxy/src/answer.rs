@@ -1,7 +1,6 @@
 //! Bodies on their way through: counted, watched for idleness, and holding what a request holds
 //! (its record, its places within limits, its stream) until the last byte of the response is gone.
 
-use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,36 +9,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gauze_model::Code;
+use gauze_model::deadline::{self, Expiry, read_grpc_timeout, write_grpc_timeout};
+use gauze_model::retry::Stop;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::{Frame, SizeHint};
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::balance::InFlight;
 use crate::body::{Body, BodyError};
-use crate::connect::{StreamHeld, Wire};
+use crate::connect::StreamHeld;
+use crate::headers::GAUZE_NOT_DELIVERED;
+use crate::metrics::RetryReason;
 use crate::record::Record;
 use crate::refusal::{Reader, Refusal};
+use crate::retry::replay::Replay;
+use crate::sending::{Progress, Sending, payload};
 use crate::target::{EndpointTarget, Permit};
-
-/// The request body that goes out.
-pub(crate) struct Outgoing {
-    body: Body,
-    progress: Rc<Progress>,
-}
-
-/// How far the body of a request has come.
-#[derive(Default)]
-struct Progress {
-    /// Payload bytes so far.
-    moved: Cell<u64>,
-    has_ended: Cell<bool>,
-}
 
 /// The response body that goes back.
 pub(crate) struct Answer {
     body: Body,
     record: Record,
+    reader: Reader,
     progress: Rc<Progress>,
     idle: Idle,
     _held: Option<Held>,
@@ -57,13 +49,32 @@ pub(crate) struct Held {
 pub(crate) struct Exchange {
     record: Record,
     reader: Reader,
+    /// Whether the client is the proxy of a peer, which may hear what is between proxies only.
+    is_for_peer: bool,
     progress: Rc<Progress>,
     idle_limit: Duration,
+    deadline: Option<Deadline>,
 }
 
-/// Ends a body on which nothing moves, either way.
+/// When a request must have ended, and why then.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    total: Duration,
+    /// [`Code::REQUEST_TIMEOUT`] or [`Code::CALL_DEADLINE`].
+    code: Code,
+}
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// `DEADLINE_EXCEEDED` (gRPC, "Status codes").
+const GRPC_DEADLINE_EXCEEDED: u16 = 4;
+
+/// Ends a body on which nothing moves, either way, or whose time is over.
 struct Idle {
     limit: Duration,
+    deadline: Option<Deadline>,
     /// Made when the body waits for the first time; short bodies never do.
     timer: Option<Pin<Box<Sleep>>>,
     seen: u64,
@@ -71,7 +82,14 @@ struct Idle {
 
 impl Exchange {
     pub(crate) fn new(record: Record, reader: Reader, idle_limit: Duration) -> Exchange {
-        Exchange { record, reader, progress: Rc::default(), idle_limit }
+        let progress = Rc::default();
+        Exchange { record, reader, is_for_peer: false, progress, idle_limit, deadline: None }
+    }
+
+    /// The client is the proxy of a peer, if `is_peer`.
+    #[must_use]
+    pub(crate) fn for_peer(self, is_peer: bool) -> Exchange {
+        Exchange { is_for_peer: is_peer, ..self }
     }
 
     /// What is told of the request.
@@ -90,35 +108,101 @@ impl Exchange {
         self.record.endpoint = Some(app.peer.address);
     }
 
-    /// The request as it goes out.
-    pub(crate) fn request(&self, mut head: Parts, body: Body, wire: Wire) -> Request<Outgoing> {
-        head.version = match wire {
-            Wire::Http1 => Version::HTTP_11,
-            Wire::Http2 => Version::HTTP_2,
-        };
-        self.progress.has_ended.set(http_body::Body::is_end_stream(&body));
-        Request::from_parts(head, Outgoing { body, progress: Rc::clone(&self.progress) })
+    /// The time that it has in all begins: its route's, and what a gRPC client brings with the call.
+    pub(crate) fn must_end_within(&mut self, route: Option<Duration>, headers: &HeaderMap) {
+        let call = (self.reader == Reader::Grpc).then(|| headers.get(GRPC_TIMEOUT)).flatten();
+        let call = call.and_then(|value| read_grpc_timeout(value.as_bytes()));
+        self.deadline = deadline::total(route, call).map(|total| Deadline {
+            at: Instant::now() + total,
+            total,
+            code: if route.is_some_and(|route| route <= total) {
+                Code::REQUEST_TIMEOUT
+            } else {
+                Code::CALL_DEADLINE
+            },
+        });
     }
 
-    /// Waits for the response, as long as the request's body moves.
+    /// What is left of that time; `None`: there is no limit.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Tells the next hop of a gRPC call how long we wait.
+    pub(crate) fn tell_deadline(&self, per_try: Option<Duration>, headers: &mut HeaderMap) {
+        if self.reader != Reader::Grpc {
+            return;
+        }
+        if let Some((waits, _)) = deadline::of_try(self.left(), per_try)
+            && let Ok(value) = HeaderValue::try_from(write_grpc_timeout(waits))
+        {
+            headers.insert(GRPC_TIMEOUT, value);
+        }
+    }
+
+    /// The request, to be sent.
+    pub(crate) fn sending(&self, head: Parts, body: Replay) -> Sending {
+        Sending::new(head, body, Rc::clone(&self.progress))
+    }
+
+    /// Whether the client reads the status of gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.reader == Reader::Grpc
+    }
+
+    /// How often it was tried again.
+    pub(crate) fn retries(&self) -> u32 {
+        self.record.retries
+    }
+
+    /// It is tried again for this reason.
+    pub(crate) fn is_tried_again(&mut self, reason: RetryReason) {
+        self.record.edge.retried(reason);
+        self.record.retries += 1;
+        self.record.retry_reason = Some(reason);
+    }
+
+    /// It could have been tried again, and is not.
+    pub(crate) fn is_not_tried_again(&mut self, stop: Stop) {
+        self.record.edge.not_retried(stop);
+        self.record.retry_stop = Some(stop);
+    }
+
+    /// Waits for the response: as long as the request's body moves, as this try may take, and as the
+    /// request may take in all. One timer serves the three.
     ///
     /// # Errors
-    /// Those of `sent`; or nothing moved for too long.
-    pub(crate) async fn unless_idle<T>(
+    /// Those of `sent`; or one of the times is over.
+    pub(crate) async fn in_time<T>(
         &self,
+        per_try: Option<Duration>,
         sent: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
         let mut sent = pin!(sent);
+        let ends = deadline::of_try(self.left(), per_try);
+        let ends = ends.map(|(after, expiry)| (Instant::now() + after, expiry));
         loop {
-            let seen = self.progress.moved.get();
-            if let Ok(sent) = timeout(self.idle_limit, sent.as_mut()).await {
+            let seen = self.progress.moved();
+            let idle_at = Instant::now() + self.idle_limit;
+            let at = ends.map_or(idle_at, |(at, _)| at.min(idle_at));
+            if let Ok(sent) = timeout_at(at, sent.as_mut()).await {
                 return sent;
             }
-            if self.progress.moved.get() == seen {
-                let is_server_silent = self.progress.has_ended.get();
+            if let Some((_, expiry)) = ends.filter(|(ends, _)| *ends <= at) {
+                return Err(self.expired(expiry, per_try));
+            }
+            if self.progress.moved() == seen {
+                let is_server_silent = self.progress.has_ended();
                 let code = if is_server_silent { Code::STREAM_IDLE } else { Code::REQUEST_IDLE };
                 return Err(Refusal::new(code, format!("nothing moved for {:?}", self.idle_limit)));
             }
+        }
+    }
+
+    fn expired(&self, expiry: Expiry, per_try: Option<Duration>) -> Refusal {
+        match (expiry, self.deadline) {
+            (Expiry::Request, Some(deadline)) => Refusal::new(deadline.code, format!("{:?}", deadline.total)),
+            _ => Refusal::new(Code::TRY_TIMEOUT, format!("{:?}", per_try.unwrap_or_default())),
         }
     }
 
@@ -131,74 +215,47 @@ impl Exchange {
             Ok(carried) => carried,
             Err(refusal) => {
                 self.record.error = Some(refusal.code);
-                (refusal.to_response(self.reader), None)
+                (self.refused(&refusal), None)
             }
         };
         self.record.status = Some(response.status());
         if self.reader == Reader::Grpc {
             self.record.grpc_status = grpc_status(response.headers());
         }
-        let Exchange { record, progress, idle_limit, .. } = self;
-        let idle = Idle { limit: idle_limit, timer: None, seen: 0 };
-        response.map(|body| Answer { body, record, progress, idle, _held: held })
-    }
-}
-
-impl Outgoing {
-    /// The request once more, where that costs nothing: its body is empty or at hand. It is for a
-    /// connection that turns out to have ended; a body that streams is kept by nobody (retries will).
-    pub(crate) fn copy(request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
-        let Outgoing { body, progress } = request.body();
-        let body = match body {
-            Body::Full(bytes) => Body::Full(bytes.clone()),
-            body if http_body::Body::is_end_stream(body) => Body::Empty,
-            _ => return None,
-        };
-        let mut copy = Request::new(Outgoing { body, progress: Rc::clone(progress) });
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.version_mut() = request.version();
-        copy.headers_mut().clone_from(request.headers());
-        Some(copy)
+        let Exchange { record, reader, progress, idle_limit, deadline, .. } = self;
+        let idle = Idle { limit: idle_limit, deadline, timer: None, seen: 0 };
+        response.map(|body| Answer { body, record, reader, progress, idle, _held: held })
     }
 
-    /// It goes out from its start: what was sent before does not count.
-    pub(crate) fn restart(&self) {
-        self.progress.moved.set(0);
-    }
-}
-
-impl http_body::Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            self.progress.moved.set(self.progress.moved.get() + payload(frame));
+    fn refused(&self, refusal: &Refusal) -> Response<Body> {
+        let mut response = refusal.to_response(self.reader);
+        if self.is_for_peer && refusal.was_not_delivered() {
+            response.headers_mut().insert(GAUZE_NOT_DELIVERED, HeaderValue::from_static("true"));
         }
-        // Whoever sends it need not ask again to hear that nothing follows.
-        self.progress.has_ended.set(!matches!(frame, Some(Ok(_))) || self.body.is_end_stream());
-        Poll::Ready(frame)
+        response
     }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-fn payload(frame: &Frame<Bytes>) -> u64 {
-    frame.data_ref().map_or(0, |data| data.len() as u64)
 }
 
 impl Answer {
+    /// The time is over: the stream to the endpoint ends here. A gRPC client is told by trailers.
+    fn end_late(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let had_ended = http_body::Body::is_end_stream(&self.body);
+        self.body = Body::Empty;
+        self._held = None;
+        let late = Err(BodyError::Late);
+        if had_ended {
+            return None;
+        }
+        self.note(Some(&late));
+        self.idle.deadline = None;
+        if self.reader != Reader::Grpc {
+            return Some(late);
+        }
+        let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from(GRPC_DEADLINE_EXCEEDED))]);
+        self.record.grpc_status = grpc_status(&trailers);
+        Some(Ok(Frame::trailers(trailers)))
+    }
+
     fn note(&mut self, frame: Option<&Result<Frame<Bytes>, BodyError>>) {
         match frame {
             Some(Ok(frame)) => {
@@ -208,6 +265,9 @@ impl Answer {
                 }
             }
             Some(Err(BodyError::Idle)) => self.record.error = Some(Code::STREAM_IDLE),
+            Some(Err(BodyError::Late)) => {
+                self.record.error = self.idle.deadline.map(|deadline| deadline.code)
+            }
             Some(Err(_)) => self.record.error = Some(Code::UPSTREAM_RESET),
             None => {}
         }
@@ -228,11 +288,17 @@ impl http_body::Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let answer = &mut *self;
+        if answer.idle.is_late() {
+            return Poll::Ready(answer.end_late());
+        }
         let frame = match Pin::new(&mut answer.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                let moved = answer.progress.moved.get() + answer.record.sent;
+                let moved = answer.progress.moved() + answer.record.sent;
                 ready!(answer.idle.poll(moved, cx));
+                if answer.idle.is_late() {
+                    return Poll::Ready(answer.end_late());
+                }
                 Some(Err(BodyError::Idle))
             }
         };
@@ -251,27 +317,28 @@ impl http_body::Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.record.received = self.progress.moved.get();
+        self.record.received = self.progress.moved();
     }
 }
 
 impl Idle {
-    /// Ready when nothing moved for the limit.
-    fn poll(&mut self, moved: u64, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if self.seen != moved {
-            self.seen = moved;
-            timer.as_mut().reset(Instant::now() + limit);
-        }
-        timer.as_mut().poll(cx)
+    /// Looked at for each frame, but only where there is a deadline.
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.at <= Instant::now())
     }
-}
 
-#[cfg(test)]
-impl Outgoing {
-    /// A body that nobody watches.
-    pub(crate) fn of(body: Body) -> Outgoing {
-        Outgoing { body, progress: Rc::default() }
+    /// Ready when nothing moved for the limit, or at the deadline.
+    fn poll(&mut self, moved: u64, cx: &mut Context<'_>) -> Poll<()> {
+        if self.timer.is_none() || self.seen != moved {
+            self.seen = moved;
+            let idle_at = Instant::now() + self.limit;
+            let at = self.deadline.map_or(idle_at, |deadline| deadline.at.min(idle_at));
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(at),
+                none => *none = Some(Box::pin(sleep_until(at))),
+            }
+        }
+        let timer = self.timer.as_mut().expect("it was set just now, or before");
+        timer.as_mut().poll(cx)
     }
 }

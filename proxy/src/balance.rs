@@ -12,9 +12,7 @@ use gauze_model::balance::{Ewma, Load, believe, pick};
 use gauze_model::cluster::{Balance, CONNECT_TIMEOUT};
 use gauze_model::outcome::Outcome;
 use gauze_model::outlier::{Change, Fault, fault};
-use http::Response;
 
-use crate::headers::GAUZE_NOT_DELIVERED;
 use crate::refusal::Refusal;
 use crate::target::{ClusterTarget, EndpointLive, EndpointTarget, Terms};
 use crate::worker::Worker;
@@ -53,7 +51,6 @@ pub(crate) struct Tried {
 
 impl Tried {
     /// Notes an endpoint, so that the next try takes another if there is one.
-    #[allow(dead_code)] // until there are retries
     pub(crate) fn add(&mut self, endpoint: &EndpointTarget) {
         self.ids.push(endpoint.live.id);
     }
@@ -192,25 +189,6 @@ impl Latencies {
     fn of(&self, endpoint: &EndpointLive) -> Option<Ewma> {
         let measured = self.measured.borrow().get(endpoint.slot).copied().flatten()?;
         (measured.id == endpoint.id).then_some(measured.ewma)
-    }
-
-    /// Notes what came of a try that began at `began`.
-    pub(crate) fn observe_try<T>(
-        &self,
-        endpoint: &EndpointLive,
-        balance: &Balance,
-        tried: &Result<(Response<T>, impl Sized), Refusal>,
-        began: Instant,
-    ) {
-        let is_failure = match tried {
-            Ok((response, _)) => response.headers().contains_key(GAUZE_NOT_DELIVERED),
-            Err(refusal) => refusal.code.entry().is_some_and(|entry| entry.flag.starts_with('U')),
-        };
-        let now = Instant::now();
-        match is_failure {
-            true => self.observe_failure(endpoint, balance, began, now),
-            false => self.observe(endpoint, balance, now - began, now),
-        }
     }
 
     /// Notes that the app was not reached. It counts as if it had taken the default connect timeout at

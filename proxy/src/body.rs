@@ -17,6 +17,8 @@ pub enum Body {
     /// Read from an HTTP/1.x connection as it is polled.
     Http1(h1::Incoming),
     Http2(hyper::body::Incoming),
+    /// What was looked at already, and what follows it.
+    Ahead(Box<(Frame<Bytes>, Body)>),
 }
 
 /// Why a body ended before its end.
@@ -28,6 +30,17 @@ pub enum BodyError {
     Http2(#[from] hyper::Error),
     #[error("nothing moved for too long")]
     Idle,
+    #[error("the time of the request is over")]
+    Late,
+    /// Of a request, when its try was given up; its stream is reset with CANCEL.
+    #[error("the try was given up: {0}")]
+    GivenUp(#[source] h2::Error),
+}
+
+impl BodyError {
+    pub(crate) fn given_up() -> BodyError {
+        BodyError::GivenUp(h2::Reason::CANCEL.into())
+    }
 }
 
 impl Body {
@@ -69,6 +82,14 @@ impl http_body::Body for Body {
                 let frame = ready!(http_body::Body::poll_frame(Pin::new(incoming), cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http2)))
             }
+            Body::Ahead(_) => {
+                let Body::Ahead(ahead) = std::mem::replace(body, Body::Empty) else {
+                    return Poll::Ready(None);
+                };
+                let (frame, rest) = *ahead;
+                *body = rest;
+                Poll::Ready(Some(Ok(frame)))
+            }
         }
     }
 
@@ -78,6 +99,7 @@ impl http_body::Body for Body {
             Body::Full(bytes) => bytes.is_empty(),
             Body::Http1(incoming) => incoming.is_end_stream(),
             Body::Http2(incoming) => http_body::Body::is_end_stream(incoming),
+            Body::Ahead(_) => false,
         }
     }
 
@@ -87,6 +109,8 @@ impl http_body::Body for Body {
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Http1(incoming) => incoming.size_hint(),
             Body::Http2(incoming) => http_body::Body::size_hint(incoming),
+            // What was declared still stands in the headers.
+            Body::Ahead(_) => SizeHint::default(),
         }
     }
 }

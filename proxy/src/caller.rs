@@ -217,7 +217,8 @@ impl FromPeer {
         let protocol = protocol_of(version, reader);
         let log = &worker.proxy.access_log;
         let record = Record::request(log, edge, protocol, self.source, self.destination, head);
-        (Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout), version)
+        let exchange = Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout);
+        (exchange.for_peer(matches!(self.who, Who::Peer(_))), version)
     }
 
     /// Where the request counts, and what the caller's app spoke: believed only over mesh TLS.

@@ -3,7 +3,7 @@
 //!
 //! A request on a connection that turns out closed before a byte of it was taken goes out again on a
 //! fresh one at once: that is a lost race with the peer's idle time-out, not a retry. Retries are
-//! decided above (not yet).
+//! decided above (`retry`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -18,18 +18,19 @@ use std::time::{Duration, Instant, SystemTime};
 use gauze_model::Code;
 use gauze_model::cluster::Transport;
 use gauze_model::limits::Place;
-use http::{Request, Response};
+use http::Response;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::Proxy;
-use crate::answer::Outgoing;
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::h1;
 use crate::metrics::OpenConnection;
 use crate::refusal::Refusal;
+use crate::sending::{Outgoing, Sending};
 use crate::serve::framing_limits;
 use crate::stream::Stream;
 use crate::target::{ClusterLive, EndpointTarget, Limited, Peer, Permit};
@@ -104,13 +105,13 @@ pub(crate) async fn send(
     worker: &Rc<Worker>,
     to: &Arc<EndpointTarget>,
     wire: Wire,
-    request: Request<Outgoing>,
+    sending: &mut Sending,
 ) -> Result<Sent, Refusal> {
     let pool = worker.pools.of(&to.peer);
     match wire {
-        Wire::Http1 => pool.send_http1(worker, to, request).await.map(|response| (response, None)),
+        Wire::Http1 => pool.send_http1(worker, to, sending).await.map(|response| (response, None)),
         Wire::Http2 => {
-            let (response, stream) = pool.send_http2(worker, to, request).await?;
+            let (response, stream) = pool.send_http2(worker, to, sending).await?;
             Ok((response, Some(stream)))
         }
     }
@@ -187,23 +188,27 @@ impl Pool {
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         to: &Arc<EndpointTarget>,
-        mut request: Request<Outgoing>,
+        sending: &mut Sending,
     ) -> Result<(Response<Body>, StreamHeld), Refusal> {
-        let mut copy = Outgoing::copy(&request);
+        let mut was_dismissed = false;
         loop {
             let (stream, is_reused) = self.stream(worker, to).await?;
             let mut sender = stream.0.sender.clone();
-            let mut failed = match sender.try_send_request(request).await {
+            let mut failed = match sender.try_send_request(sending.begin_http2()).await {
                 Ok(response) => return Ok((response.map(Body::from), stream)),
                 Err(failed) => failed,
             };
-            let unsent = failed.take_message().filter(|_| is_reused);
-            let unprocessed = || copy.take().filter(|_| was_not_processed(failed.error()));
-            request = match unsent.or_else(unprocessed) {
-                Some(request) => request,
-                None => return Err(broken(to, code_of(failed.error()), failed.error())),
-            };
-            request.body().restart();
+            let unsent = failed.take_message();
+            let is_unsent = unsent.is_some();
+            if let Some(unsent) = unsent {
+                sending.take_back(unsent);
+            }
+            // Dismissed once is a lost race; whoever dismisses at once again wants no requests.
+            let is_dismissal = !was_dismissed && is_dismissal(failed.error());
+            was_dismissed |= is_dismissal;
+            if !(is_unsent && is_reused || is_dismissal) || !sending.can_begin() {
+                return Err(unanswered(to, is_unsent, failed.error()));
+            }
         }
     }
 
@@ -267,13 +272,26 @@ impl Pool {
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         to: &Arc<EndpointTarget>,
-        request: Request<Outgoing>,
+        sending: &mut Sending,
     ) -> Result<Response<Body>, Refusal> {
-        let connection = match self.idle() {
-            Some(connection) => connection,
-            None => self.open_http1(worker, to).await?,
-        };
-        connection.send(request).await.map_err(|failed| broken(to, failed.kind.code(), &failed.kind))
+        loop {
+            let idle = self.idle();
+            let is_reused = idle.is_some();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => self.open_http1(worker, to).await?,
+            };
+            let (head, body) = sending.begin();
+            let failed = match connection.send_parts(head, body).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => failed,
+            };
+            let code = failed.kind.code();
+            let is_unsent = failed.not_delivered && code == Code::UPSTREAM_RESET;
+            if !(is_unsent && is_reused && sending.can_begin()) {
+                return Err(broken(to, if is_unsent { Code::STREAM_REFUSED } else { code }, &failed.kind));
+            }
+        }
     }
 
     /// The connection that was used last, if it can still be used.
@@ -377,11 +395,21 @@ fn broken(to: &EndpointTarget, code: Code, error: &(dyn Error + 'static)) -> Ref
     Refusal::new(code, format!("{}: {error}{innermost}", to.peer.address))
 }
 
+/// An HTTP/2 stream that broke before its response.
+fn unanswered(to: &EndpointTarget, is_unsent: bool, error: &hyper::Error) -> Refusal {
+    let code = match code_of(error) {
+        Code::UPSTREAM_RESET if is_unsent || is_dismissal(error) || is_refused(error) => Code::STREAM_REFUSED,
+        code => code,
+    };
+    broken(to, code, error)
+}
+
 /// Whose fault it is that an HTTP/2 stream broke.
 fn code_of(error: &hyper::Error) -> Code {
-    // In TLS 1.3 a server's refusal of our certificate arrives with the first bytes that we read.
-    let is_tls = |io: &io::Error| io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
-    if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_tls)) {
+    if causes(error).any(is_our_own_body) {
+        return Code::BAD_BODY;
+    }
+    if causes(error).any(is_refused_handshake) {
         return Code::UPSTREAM_TLS;
     }
     // What h2 itself objects to is the peer's breach of the protocol.
@@ -391,17 +419,43 @@ fn code_of(error: &hyper::Error) -> Code {
     Code::UPSTREAM_RESET
 }
 
-/// Whether the peer says that it did not look at the request: the stream is above the last one of its
-/// GOAWAY, or refused (RFC 9113, 6.8 and 8.7).
-fn was_not_processed(error: &hyper::Error) -> bool {
-    let says_so = |error: &h2::Error| match error.reason() {
-        Some(h2::Reason::NO_ERROR) => error.is_go_away(),
-        Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
-        _ => false,
-    };
-    causes(error)
-        .filter_map(|cause| cause.downcast_ref())
-        .any(|error: &h2::Error| error.is_remote() && says_so(error))
+fn is_our_own_body(cause: &(dyn Error + 'static)) -> bool {
+    cause.is::<BodyError>()
+}
+
+/// In TLS 1.3 a server's refusal of our certificate arrives with the first bytes that we read, as an alert
+/// of the handshake; nothing was processed then. Whatever else TLS finds wrong later says nothing of that.
+fn is_refused_handshake(cause: &(dyn Error + 'static)) -> bool {
+    let io: Option<&io::Error> = cause.downcast_ref();
+    let tls = io.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref());
+    let Some(rustls::Error::AlertReceived(alert)) = tls else { return false };
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateRequired
+            | AlertDescription::HandshakeFailure
+            | AlertDescription::DecryptError
+    )
+}
+
+/// Whether the stream is above the last one of the peer's GOAWAY: it was not looked at (RFC 9113, 6.8).
+fn is_dismissal(error: &hyper::Error) -> bool {
+    by_the_peer(error).any(|error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
+}
+
+/// Whether the peer refused the stream before it looked at it (RFC 9113, 8.7).
+fn is_refused(error: &hyper::Error) -> bool {
+    by_the_peer(error).any(|error| error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+fn by_the_peer(error: &hyper::Error) -> impl Iterator<Item = &h2::Error> {
+    causes(error).filter_map(|cause| cause.downcast_ref()).filter(|error: &&h2::Error| error.is_remote())
 }
 
 /// An error and what is behind it.

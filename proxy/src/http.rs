@@ -4,9 +4,7 @@
 //!
 //! What needs bytes, sockets or pools lies below (`connect`, `answer`); what needs none is `gauze_model`'s.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use gauze_model::Code;
 use gauze_model::route::{Action, Backend, Redirect, RequestHead, split};
@@ -16,16 +14,14 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 
 use crate::answer::{Answer, Exchange, Held};
-use crate::balance::{self, Tried};
 use crate::body::Body;
 use crate::caller::{FromApp, FromPeer};
 use crate::connect::{self, Wire};
 use crate::headers;
 use crate::refusal::Refusal;
-use crate::settings::Carrier;
-use crate::target::{ClusterTarget, EndpointTarget, Limited};
-
-type RouteRule = gauze_model::RouteRule<Arc<ClusterTarget>>;
+use crate::retry::replay::Replay;
+use crate::retry::{self, Done};
+use crate::target::{ClusterTarget, Limited, RouteRule};
 
 /// A response on its way back, and what it holds until it has ended.
 type Carried = Result<(Response<Body>, Option<Held>), Refusal>;
@@ -53,19 +49,12 @@ async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &
 
     let cluster = &backend.cluster;
     let place = cluster.terms.take(Limited::Requests)?;
-    let version = head.version;
+    exchange.must_end_within(rule.timeouts.request, &head.headers);
     change_request(&mut head, rule, backend);
 
-    // Retries will be decided here (not yet): each try chooses again and sends again.
-    let (endpoint, in_flight) = balance::choose(worker, cluster, &Tried::default())?;
-    exchange.goes_to(&endpoint);
-    introduce(&mut head, &endpoint, worker.peer_value(version));
-    let wire = wire(version, &endpoint, worker.proxy.settings.limits.http1_carrier);
-    let began = Instant::now();
-    let sent = pin!(connect::send(worker, &endpoint, wire, exchange.request(head, body, wire)));
-    let tried = exchange.unless_idle(sent).await;
-    worker.latencies.observe_try(&endpoint.live, &cluster.balance, &tried, began);
-    let (mut response, stream) = tried?;
+    let mut sending = exchange.sending(head, Replay::for_retries(body, &rule.retry));
+    let done = retry::until_done(worker, cluster, rule, &mut sending, exchange).await?;
+    let Done { mut response, endpoint, stream, in_flight } = done;
 
     headers::go_back(&mut response, endpoint.peer.identity().is_some());
     backend.response_headers.apply(response.headers_mut());
@@ -96,8 +85,10 @@ async fn carry_inbound(
     // The app is connected to before a byte of the body is read.
     let wire = if version == Version::HTTP_2 { Wire::Http2 } else { Wire::Http1 };
     exchange.goes_to_app(&from.app);
-    let sent = pin!(connect::send(worker, &from.app, wire, exchange.request(head, body, wire)));
-    let sent = exchange.unless_idle(sent).await;
+    exchange.must_end_within(None, &head.headers);
+    exchange.tell_deadline(None, &mut head.headers);
+    let mut sending = exchange.sending(head, Replay::at_hand(body));
+    let sent = exchange.in_time(None, connect::send(worker, &from.app, wire, &mut sending)).await;
     let (mut response, stream) = sent.map_err(Refusal::of_the_app)?;
 
     headers::go_back(&mut response, false);
@@ -150,23 +141,4 @@ fn redirected(redirect: &Redirect, rule: &RouteRule, head: &Parts, from: &FromAp
     }
     rule.filters.response_headers.apply(response.headers_mut());
     response
-}
-
-/// Says to the next sidecar who we are; to nobody else.
-fn introduce(head: &mut Parts, endpoint: &EndpointTarget, peer_value: Option<HeaderValue>) {
-    if endpoint.peer.identity().is_some()
-        && let Some(value) = peer_value
-    {
-        head.headers.insert(headers::GAUZE_PEER, value);
-    }
-}
-
-/// What is spoken to an endpoint: what the app spoke, except that between sidecars HTTP/1 rides on HTTP/2.
-fn wire(version: Version, endpoint: &EndpointTarget, carrier: Carrier) -> Wire {
-    let is_meshed = endpoint.peer.identity().is_some();
-    match version {
-        Version::HTTP_2 => Wire::Http2,
-        _ if is_meshed && carrier == Carrier::H2 => Wire::Http2,
-        _ => Wire::Http1,
-    }
 }

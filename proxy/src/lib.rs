@@ -22,6 +22,8 @@ mod balance; // which endpoint
 mod connect; // connections to endpoints
 mod headers; // headers at the edges of the mesh
 pub mod refusal; // a failure made by the proxy
+mod retry; // the same request, sent again
+mod sending; // a request on its way out
 pub mod target; // what the data path reads
 
 pub mod body; // what flows: one enum for all message bodies

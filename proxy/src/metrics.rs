@@ -16,7 +16,7 @@ mod edge; // the numbers of one edge
 mod labels; // how edges are told apart
 
 pub use edge::{EdgeMetrics, OpenConnection};
-pub use labels::{CLIENT_GONE, Direction, EdgeLabels, Outcome, Protocol, Security};
+pub use labels::{CLIENT_GONE, Direction, EdgeLabels, Outcome, Protocol, RetryReason, Security, stop_label};
 
 /// The registry and the handles that are not about one peer.
 pub struct Metrics {

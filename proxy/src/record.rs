@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gauze_model::Code;
+use gauze_model::retry::Stop;
 use http::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{Method, StatusCode, Uri};
 
 use crate::access_log::AccessLog;
 use crate::authorize::Said;
-use crate::metrics::{Direction, EdgeMetrics, Outcome, Protocol};
+use crate::metrics::{Direction, EdgeMetrics, Outcome, Protocol, RetryReason};
 
 /// One request, or one opaque connection.
 pub struct Record {
@@ -33,6 +34,11 @@ pub struct Record {
     /// Inbound: the policy that let it in or refused it, and those that only record.
     pub policy: Option<Said>,
     pub audited: Vec<Said>,
+    /// How often it was tried again, and why the last time.
+    pub retries: u32,
+    pub retry_reason: Option<RetryReason>,
+    /// Why it was not tried again, where it could have been.
+    pub retry_stop: Option<Stop>,
     /// Payload bytes from the side that asked, and to it.
     pub received: u64,
     pub sent: u64,
@@ -105,6 +111,9 @@ impl Record {
             error: None,
             policy: None,
             audited: Vec::new(),
+            retries: 0,
+            retry_reason: None,
+            retry_stop: None,
             received: 0,
             sent: 0,
             subject,

@@ -10,7 +10,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::body::Body;
-use crate::headers::{self, GAUZE_ERROR, GAUZE_NOT_DELIVERED};
+use crate::headers::{self, GAUZE_ERROR};
 
 /// Why a request or connection was not carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +47,15 @@ impl Refusal {
     pub fn of_the_app(self) -> Refusal {
         match self.code {
             Code::CONNECT_FAILED | Code::CONNECT_TIMEOUT => Refusal { code: Code::APP_UNREACHABLE, ..self },
+            Code::STREAM_REFUSED => Refusal { code: Code::APP_REFUSED, ..self },
             _ => self,
         }
+    }
+
+    /// Whether no byte of the request reached our app: the caller's sidecar may send it to another
+    /// endpoint, whatever the method.
+    pub(crate) fn was_not_delivered(&self) -> bool {
+        matches!(self.code, Code::APP_UNREACHABLE | Code::APP_REFUSED)
     }
 
     /// The response that tells the client: for gRPC a trailers-only one (gRPC over HTTP/2, "Responses").
@@ -82,10 +89,6 @@ impl Refusal {
     fn mark(&self, response: &mut Response<Body>) {
         let code = HeaderValue::try_from(self.code.to_string()).expect("a code is a letter and digits");
         response.headers_mut().insert(GAUZE_ERROR, code);
-        // The caller's sidecar may send it to another endpoint, whatever the method.
-        if self.code == Code::APP_UNREACHABLE {
-            response.headers_mut().insert(GAUZE_NOT_DELIVERED, HeaderValue::from_static("true"));
-        }
     }
 
     fn status(&self) -> StatusCode {
@@ -147,14 +150,17 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_reach_the_app_says_so() {
-        let response = Refusal::new(Code::CONNECT_FAILED, "").of_the_app().to_response(Reader::Http);
-        let wanted = vec![
-            ("content-type", "text/plain; charset=utf-8"),
-            ("gauze-error", "M3012"),
-            ("gauze-not-delivered", "true"),
-        ];
-        assert_eq!(told(&response), (503, wanted));
+    fn what_did_not_reach_the_app_is_told_apart() {
+        for (met, told, not_delivered) in [
+            (Code::CONNECT_FAILED, Code::APP_UNREACHABLE, true),
+            (Code::CONNECT_TIMEOUT, Code::APP_UNREACHABLE, true),
+            (Code::STREAM_REFUSED, Code::APP_REFUSED, true),
+            (Code::UPSTREAM_RESET, Code::UPSTREAM_RESET, false),
+            (Code::PLAINTEXT_REFUSED, Code::PLAINTEXT_REFUSED, false),
+        ] {
+            let refusal = Refusal::new(met, "").of_the_app();
+            assert_eq!((refusal.code, refusal.was_not_delivered()), (told, not_delivered));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use gauze_model::balance::Shares;
+use gauze_model::budget::RetryBudget;
 use gauze_model::cluster::{
     Balance, CONNECT_TIMEOUT, Cluster, Endpoint, EndpointSet, Limits, Transport, Workload,
 };
@@ -18,7 +19,7 @@ use gauze_model::listener::{HttpTarget, Inbound, Listener, Outbound, PortProtoco
 use gauze_model::outlier::OutlierDetection;
 use gauze_model::route::{Action, Backend, Filters, HeaderChange, RequestHead, RouteMatch, route};
 use gauze_model::timeouts::Timeouts;
-use gauze_model::{Name, Origin, RouteRule, RouteTable, Snapshot, SpiffeId};
+use gauze_model::{Name, Origin, RouteTable, Snapshot, SpiffeId};
 
 use crate::authorize::InboundTarget;
 use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Metrics};
@@ -28,6 +29,9 @@ mod outliers; // who of a cluster is ejected
 
 pub use live::{ClusterLive, EndpointLive, Limited, OutboundLive, Permit, Terms};
 pub use outliers::{Outliers, Shown};
+
+/// A rule whose backends are the clusters themselves.
+pub type RouteRule = gauze_model::RouteRule<Arc<ClusterTarget>>;
 
 /// All that the data path knows at one moment.
 #[derive(Debug, Default)]
@@ -56,7 +60,7 @@ pub enum HttpRoute {
     /// A Service: through its rules.
     Table(RouteTable<Arc<ClusterTarget>>),
     /// A pod address: straight to it, by this one rule.
-    Pod(Box<RouteRule<Arc<ClusterTarget>>>),
+    Pod(Box<RouteRule>),
     /// The route table is known not to exist.
     Absent,
 }
@@ -227,6 +231,7 @@ impl Targets {
         let terms = Arc::new(Terms {
             connect_timeout: cluster.map_or(CONNECT_TIMEOUT, |cluster| cluster.connect_timeout),
             limits: cluster.map_or_else(Limits::default, |cluster| cluster.limits),
+            retry_budget: cluster.map(|cluster| cluster.retry_budget).unwrap_or_default(),
             live: carried_over(&mut self.clusters, name.clone(), ClusterLive::default),
         });
         let set = endpoints.map(|set| set.endpoints.as_slice()).unwrap_or_default();
@@ -299,6 +304,7 @@ impl EndpointTarget {
         let terms = Terms {
             connect_timeout: CONNECT_TIMEOUT,
             limits: Limits { connections: u32::MAX, pending: u32::MAX, requests: u32::MAX },
+            retry_budget: RetryBudget::default(),
             live: Arc::default(),
         };
         EndpointTarget {
@@ -360,7 +366,7 @@ impl OwnAddresses {
 }
 
 /// The one rule of a dialled pod address.
-fn straight_to(cluster: Arc<ClusterTarget>, origin: &Origin) -> RouteRule<Arc<ClusterTarget>> {
+fn straight_to(cluster: Arc<ClusterTarget>, origin: &Origin) -> RouteRule {
     let backend = Backend {
         cluster,
         weight: 1,
@@ -385,7 +391,7 @@ impl OutboundTarget {
     }
 
     /// The rule that carries a request; `None`: none matches.
-    pub fn rule(&self, head: &RequestHead<'_>) -> Option<&RouteRule<Arc<ClusterTarget>>> {
+    pub fn rule(&self, head: &RequestHead<'_>) -> Option<&RouteRule> {
         match &self.http {
             HttpRoute::Table(table) => route(table, head, &mut ()),
             HttpRoute::Pod(rule) => Some(rule),
@@ -399,7 +405,12 @@ impl EndpointTarget {
     /// A plain endpoint of a cluster with these limits.
     pub(crate) fn for_tests(address: SocketAddr, limits: Limits) -> Arc<EndpointTarget> {
         let app = EndpointTarget::app(address, Metrics::new().nowhere(Direction::Outbound));
-        let terms = Terms { connect_timeout: CONNECT_TIMEOUT, limits, live: Arc::default() };
+        let terms = Terms {
+            connect_timeout: CONNECT_TIMEOUT,
+            limits,
+            retry_budget: RetryBudget::default(),
+            live: Arc::default(),
+        };
         Arc::new(EndpointTarget { terms: Arc::new(terms), ..app })
     }
 }

@@ -296,7 +296,7 @@ NOW_MESHED 3016, "A connection was closed because its address is in the mesh now
     "The connection was opened while nobody knew its address, and passed in plaintext. The control plane says now that it must be mesh TLS.",
     "Nothing: the app connects again, and then with identity.";
 REQUEST_TIMEOUT 3017 => "UT" 504 grpc 4, "The request took longer than it may",
-    "The time that the route allows (`timeouts.request`), or that a gRPC client set with `grpc-timeout`, was over before the response had ended. All tries share it. What the app did meanwhile is not known.",
+    "The time that the route allows (`timeouts.request`) was over before the response had ended. All tries share it. What the app did meanwhile is not known.",
     "Look at the duration of the calls that this one waits for; raise the timeout if the app may take that long.";
 TRY_TIMEOUT 3018 => "UT" 504 grpc 4, "The endpoint did not begin to answer in time",
     "The last try got no response within the timeout of a try (`perTryTimeout`, `timeouts.backendRequest`). What the app did meanwhile is not known.",
@@ -304,6 +304,12 @@ TRY_TIMEOUT 3018 => "UT" 504 grpc 4, "The endpoint did not begin to answer in ti
 STREAM_REFUSED 3019 => "UR" 503, "The endpoint refused the request before it looked at it",
     "The endpoint reset the stream with REFUSED_STREAM, or named a lower last stream in its GOAWAY: it had no room, or was ending. The request was not processed.",
     "Nothing, if an endpoint was ending: the request is sent to another one while the retry policy and budget allow. If it stays, the app takes fewer streams at once than it is sent.";
+CALL_DEADLINE 3020 => "UT" 504 grpc 4, "The call took longer than its client allows",
+    "A gRPC client says with each call how long it waits (`grpc-timeout`), and this time was over. It counts over all hops: what earlier ones took is missing here.",
+    "Look at the duration of the calls that this one waits for; raise the deadline in the client that began the chain.";
+APP_REFUSED 3021 => "UR" 503, "The app refused the request before it looked at it",
+    "The app of this pod closed the connection, or refused the stream, before it took a byte of the request. The request was not delivered.",
+    "Nothing, if the app was ending: the caller's proxy sends the request to another endpoint. If it stays, look at the app's limits on connections and streams.";
 INTERNAL 3099 => "" 500, "The proxy made a mistake",
     "Something happened that the proxy holds impossible.",
     "Please report it with the proxy's log and `gauze version`.";

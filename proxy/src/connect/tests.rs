@@ -4,12 +4,14 @@ use std::convert::Infallible;
 use std::net::Ipv4Addr;
 
 use gauze_model::cluster::Limits;
+use http::Request;
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::retry::replay::Replay;
 
 async fn listener() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
@@ -19,13 +21,13 @@ fn endpoint(listener: &TcpListener, limits: Limits) -> Arc<EndpointTarget> {
     EndpointTarget::for_tests(listener.local_addr().unwrap(), limits)
 }
 
-fn request() -> Request<Outgoing> {
-    Request::get("http://cart/items").body(Outgoing::of(Body::Empty)).unwrap()
+fn request() -> Sending {
+    Sending::of(Request::get("http://cart/items").body(Body::Empty).unwrap(), Replay::at_hand)
 }
 
 /// Sends a request and reads its answer to the end.
 async fn ask(worker: &Rc<Worker>, to: &Arc<EndpointTarget>, wire: Wire) -> Result<String, Code> {
-    let (response, _stream) = send(worker, to, wire, request()).await.map_err(|refusal| refusal.code)?;
+    let (response, _stream) = send(worker, to, wire, &mut request()).await.map_err(|refusal| refusal.code)?;
     let body = response.into_body().collect().await.unwrap().to_bytes();
     Ok(String::from_utf8(body.to_vec()).unwrap())
 }
@@ -216,7 +218,10 @@ fn a_peer_that_closes_at_once_is_not_dialled_for_ever() {
             }
         };
         tokio::select! {
-            asked = ask(&worker, &to, Wire::Http2) => assert_eq!(asked, Err(Code::UPSTREAM_RESET)),
+            // It depends on who is faster whether anything was sent.
+            asked = ask(&worker, &to, Wire::Http2) => {
+                assert!(matches!(asked, Err(Code::STREAM_REFUSED | Code::UPSTREAM_RESET)), "{asked:?}");
+            }
             () = server => {}
         }
     });

@@ -114,8 +114,26 @@ impl Connection {
         B: http_body::Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<BodyError>,
     {
+        let (mut head, body) = request.into_parts();
+        self.send_parts(&mut head, body)
+    }
+
+    /// As [`send`](Connection::send), of a head that is wanted again if the request is: only the fields
+    /// of framing and `Host` are made those of HTTP/1 in it.
+    ///
+    /// # Errors
+    /// There is no response; the connection is closed.
+    pub(crate) fn send_parts<B>(
+        self,
+        head: &mut request::Parts,
+        body: B,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> + use<B>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + 'static,
+        B::Error: Into<BodyError>,
+    {
         // Made outside the future, which would keep the room of the request.
-        let mut upload = Upload::new(request);
+        let mut upload = Upload::new(head, body);
         async move {
             match read_response(&self.wire, &mut upload).await {
                 Ok(head) => Ok(self.response(head, upload)),
@@ -192,9 +210,8 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    fn new(request: Request<B>) -> Upload<B> {
-        let (mut parts, body) = request.into_parts();
-        let framing = framing_of_request(&parts, &body);
+    fn new(parts: &mut request::Parts, body: B) -> Upload<B> {
+        let framing = framing_of_request(parts, &body);
         settle(&mut parts.headers, framing, None);
         set_host(&parts.uri, &mut parts.headers);
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -202,7 +219,7 @@ where
         write_request_head(&mut head, &parts.method, target, &parts.headers);
         let waits = parts.headers.contains_key(EXPECT) && framing != Framing::Nothing;
         Upload {
-            method: parts.method,
+            method: parts.method.clone(),
             outgoing: Outgoing::new(head, framing, body),
             wait: waits.then(|| Box::pin(sleep(CONTINUE_WAIT))),
             state: Uploading::Going,

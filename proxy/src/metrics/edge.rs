@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use gauze_model::Code;
 use gauze_model::outlier::Reason;
+use gauze_model::retry::Stop;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Registrar;
-use super::labels::{EDGE_LABELS, EdgeLabels, Outcome, PROTOCOLS, Protocol};
+use super::labels::{
+    EDGE_LABELS, EdgeLabels, Outcome, PROTOCOLS, Protocol, RETRY_REASONS, RetryReason, STOPS, stop_label,
+};
 
 /// The handles of one edge.
 pub struct EdgeMetrics {
@@ -36,6 +39,8 @@ struct Families {
     streams: IntCounterVec,
     received: IntCounterVec,
     sent: IntCounterVec,
+    retries: IntCounterVec,
+    retries_stopped: IntCounterVec,
     dialled: IntCounterVec,
     dial_failures: IntCounterVec,
     open: IntGaugeVec,
@@ -110,6 +115,16 @@ impl EdgeMetrics {
         metrics.sent.inc_by(sent);
     }
 
+    /// Counts a request that is tried again, after what came of a try here. Looked up each time: it waits anyway.
+    pub fn retried(&self, reason: RetryReason) {
+        self.families.retries.with_label_values(&self.labels.with(&[reason.label()])).inc();
+    }
+
+    /// Counts a request that could have been tried again, after what came of its last try here.
+    pub fn not_retried(&self, stop: Stop) {
+        self.families.retries_stopped.with_label_values(&self.labels.with(&[stop_label(stop)])).inc();
+    }
+
     /// Counts a connection that was opened to the other side, open until the guard drops.
     pub fn dialled(&self) -> OpenConnection {
         let upstream = self.upstream();
@@ -174,6 +189,12 @@ impl EdgeMetrics {
         let _ = families.ejected.remove_label_values(&values);
         for reason in Reason::ALL {
             let _ = families.ejections.remove_label_values(&self.labels.with(&[reason.label()]));
+        }
+        for reason in RETRY_REASONS {
+            let _ = families.retries.remove_label_values(&self.labels.with(&[reason.label()]));
+        }
+        for stop in STOPS {
+            let _ = families.retries_stopped.remove_label_values(&self.labels.with(&[stop_label(stop)]));
         }
         for protocol in PROTOCOLS {
             let Some(metrics) = self.protocols[protocol as usize].get() else { continue };
@@ -252,6 +273,16 @@ impl Edges {
                 "gauze_bytes_sent_total",
                 "Payload bytes to the side that asked",
                 &labels(&["protocol"]),
+            ),
+            retries: families.counter(
+                "gauze_retries_total",
+                "Retries, under the endpoint whose try was the reason",
+                &labels(&["reason"]),
+            ),
+            retries_stopped: families.counter(
+                "gauze_retries_stopped_total",
+                "Requests that could have been tried again and were not: `retries` used up (`URX`), `budget` spent (`UO`, M3206), `body` longer than what is kept, no `time` left",
+                &labels(&["why"]),
             ),
             dialled: families.counter("gauze_dials_total", "Connections opened", &EDGE_LABELS),
             dial_failures: families.counter(

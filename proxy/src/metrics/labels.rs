@@ -1,6 +1,7 @@
 //! How edges and outcomes are told apart: the values of the labels.
 
 use gauze_model::cluster::Workload;
+use gauze_model::retry::Stop;
 use gauze_model::{Code, SpiffeId};
 use http::StatusCode;
 
@@ -56,6 +57,44 @@ pub struct Outcome {
     pub grpc_status: Option<u8>,
     /// The problem code, where the proxy itself failed or refused.
     pub error: Option<Code>,
+}
+
+/// Why a request is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryReason {
+    ConnectFailure,
+    /// The stream was refused, or dismissed by GOAWAY.
+    RefusedStream,
+    /// The peer's proxy says that its app got nothing.
+    NotDelivered,
+    Reset,
+    /// A try took too long.
+    Timeout,
+    /// A status of HTTP or gRPC that the policy names.
+    Status,
+}
+
+pub(super) const RETRY_REASONS: [RetryReason; 6] = [
+    RetryReason::ConnectFailure,
+    RetryReason::RefusedStream,
+    RetryReason::NotDelivered,
+    RetryReason::Reset,
+    RetryReason::Timeout,
+    RetryReason::Status,
+];
+
+/// Why requests are not tried again that could have been.
+pub(super) const STOPS: [Stop; 4] = [Stop::RetriesUsedUp, Stop::BodyNotKept, Stop::NoTime, Stop::OverBudget];
+
+/// In one word; empty where there was nothing to try again.
+pub fn stop_label(stop: Stop) -> &'static str {
+    match stop {
+        Stop::NoCondition => "",
+        Stop::RetriesUsedUp => "retries",
+        Stop::BodyNotKept => "body",
+        Stop::NoTime => "time",
+        Stop::OverBudget => "budget",
+    }
 }
 
 pub(super) const PROTOCOLS: [Protocol; 6] =
@@ -128,6 +167,20 @@ impl Outcome {
 
 /// "Client closed request": nginx's number, which no server sends.
 pub const CLIENT_GONE: u16 = 499;
+
+impl RetryReason {
+    /// In Envoy's words, where it has one.
+    pub fn label(self) -> &'static str {
+        match self {
+            RetryReason::ConnectFailure => "connect-failure",
+            RetryReason::RefusedStream => "refused-stream",
+            RetryReason::NotDelivered => "not-delivered",
+            RetryReason::Reset => "reset",
+            RetryReason::Timeout => "timeout",
+            RetryReason::Status => "status",
+        }
+    }
+}
 
 impl Direction {
     pub fn label(self) -> &'static str {

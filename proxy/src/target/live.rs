@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use gauze_model::budget::{Budget, RetryBudget};
 use gauze_model::cluster::Limits;
 use gauze_model::limits::{Exceeded, InUse};
 use prometheus::IntGauge;
@@ -26,6 +27,8 @@ pub struct ClusterLive {
     pub connections: AtomicU32,
     pub pending: AtomicU32,
     pub requests: AtomicU32,
+    /// How much was retried lately.
+    pub budget: Budget,
     /// Told whenever a connection ends or becomes idle.
     pub freed: Notify,
     pub outliers: Outliers,
@@ -54,6 +57,7 @@ pub struct EndpointLive {
 pub struct Terms {
     pub connect_timeout: Duration,
     pub limits: Limits,
+    pub retry_budget: RetryBudget,
     pub live: Arc<ClusterLive>,
 }
 

@@ -162,7 +162,8 @@ fn what_is_known_not_to_exist_is_told_from_what_is_empty() {
 #[test]
 fn a_limit_is_taken_and_given_back() {
     let limits = Limits { connections: 0, pending: 1, requests: 2 };
-    let terms = Terms { connect_timeout: CONNECT_TIMEOUT, limits, live: Arc::default() };
+    let retry_budget = RetryBudget::default();
+    let terms = Terms { connect_timeout: CONNECT_TIMEOUT, limits, retry_budget, live: Arc::default() };
     let taken = [terms.take(Limited::Requests).unwrap(), terms.take(Limited::Requests).unwrap()];
     assert_eq!(terms.take(Limited::Requests).err(), Some(Exceeded::Requests(2)));
     assert_eq!(terms.take(Limited::Connections).err(), Some(Exceeded::Connections(0)));

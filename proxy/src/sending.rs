@@ -1,0 +1,154 @@
+//! A request on its way out: its head as often as it is sent, its body, and how far the body has come.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Request, Version};
+use http_body::{Frame, SizeHint};
+
+use crate::body::BodyError;
+use crate::headers::GAUZE_PEER;
+use crate::retry::replay::{Replay, TryBody};
+
+/// A request that goes out once, or more often.
+pub(crate) struct Sending {
+    pub(crate) head: Parts,
+    body: Replay,
+    progress: Rc<Progress>,
+}
+
+/// The body that one try sends.
+pub(crate) struct Outgoing {
+    body: TryBody,
+    progress: Rc<Progress>,
+}
+
+/// How far the body of a request has come.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// Payload bytes so far, of the last try.
+    moved: Cell<u64>,
+    has_ended: Cell<bool>,
+}
+
+impl Progress {
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved.get()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.get()
+    }
+}
+
+impl Sending {
+    pub(crate) fn new(head: Parts, body: Replay, progress: Rc<Progress>) -> Sending {
+        Sending { head, body, progress }
+    }
+
+    /// Whether it can be sent from its start now.
+    pub(crate) fn can_begin(&self) -> bool {
+        self.body.can_begin()
+    }
+
+    /// The response is passed on: no try follows.
+    pub(crate) fn release(&mut self) {
+        self.body.release();
+    }
+
+    /// Takes out of the head what an earlier try wrote into it for its connection or peer.
+    pub(crate) fn clear_head(&mut self) {
+        for of_a_hop in [HOST, TRANSFER_ENCODING, GAUZE_PEER] {
+            self.head.headers.remove(of_a_hop);
+        }
+    }
+
+    /// For HTTP/1, which writes the head from where it stands: the head, and the body from its start.
+    pub(crate) fn begin(&mut self) -> (&mut Parts, Outgoing) {
+        let body = self.begin_body();
+        (&mut self.head, body)
+    }
+
+    /// For HTTP/2, which takes the head away: a copy of it if another try may follow.
+    pub(crate) fn begin_http2(&mut self) -> Request<Outgoing> {
+        let is_last = self.body.goes_out_once();
+        let mut request = Request::new(self.begin_body());
+        let Parts { method, uri, headers, .. } = &mut self.head;
+        *request.version_mut() = Version::HTTP_2;
+        *request.method_mut() = method.clone();
+        if is_last {
+            *request.uri_mut() = std::mem::take(uri);
+            *request.headers_mut() = std::mem::take(headers);
+        } else {
+            request.uri_mut().clone_from(uri);
+            request.headers_mut().clone_from(headers);
+        }
+        request
+    }
+
+    /// It was not sent after all.
+    pub(crate) fn take_back(&mut self, request: Request<Outgoing>) {
+        let (head, body) = request.into_parts();
+        self.head = head;
+        self.body.take_back(body.body);
+    }
+
+    fn begin_body(&mut self) -> Outgoing {
+        let body = self.body.begin();
+        self.progress.moved.set(0);
+        self.progress.has_ended.set(http_body::Body::is_end_stream(&body));
+        Outgoing { body, progress: Rc::clone(&self.progress) }
+    }
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Err(BodyError::GivenUp(_))) = &frame {
+            return Poll::Ready(frame); // another try counts now
+        }
+        if let Some(Ok(frame)) = &frame {
+            self.progress.moved.set(self.progress.moved.get() + payload(frame));
+        }
+        // Whoever sends it need not ask again to hear that nothing follows.
+        let has_ended = !matches!(frame, Some(Ok(_))) || http_body::Body::is_end_stream(&self.body);
+        self.progress.has_ended.set(has_ended);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.body)
+    }
+}
+
+/// The payload bytes of a frame.
+pub(crate) fn payload(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.len() as u64)
+}
+
+#[cfg(test)]
+use crate::body::Body;
+
+#[cfg(test)]
+impl Sending {
+    /// A request that nobody watches.
+    pub(crate) fn of(request: Request<Body>, body: impl FnOnce(Body) -> Replay) -> Sending {
+        let (head, of_request) = request.into_parts();
+        Sending::new(head, body(of_request), Rc::default())
+    }
+}
