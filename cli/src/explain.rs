@@ -4,6 +4,7 @@
 mod backend; // what is behind a share of a split
 mod caller; // who asks
 mod destination; // what a name in a URL stands for
+mod inbound; // what the called pod says
 mod walk; // the steps, in order
 
 use std::fmt::Write;
@@ -21,12 +22,12 @@ use crate::terminal::{self, Style};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Who calls: NAMESPACE/APP or NAMESPACE/POD
+    /// Who calls: NAMESPACE/APP, NAMESPACE/POD, or `outside` for somebody outside the mesh
     from: String,
-    /// The method, for example GET
+    /// The method, for example GET; `-` for tcp:// and https://
     #[arg(value_parser = parse_method)]
     method: Method,
-    /// What it calls: http://cart/items?id=1
+    /// What it calls: http://cart/items?id=1, or tcp://store:6379 for bytes that are not HTTP
     url: Uri,
     /// A header of the request: 'NAME: VALUE'
     #[arg(short = 'H', long = "header", value_parser = parse_header, value_name = "NAME: VALUE")]
@@ -112,13 +113,20 @@ impl Asked {
         let port = match self.url.scheme_str() {
             Some("http") => 80,
             Some("https") => 443,
+            Some("tcp") if self.url.port_u16().is_none() => {
+                return Err(Failure::Usage(format!(
+                    "`{}` names no port; write for example tcp://store:6379",
+                    self.url
+                )));
+            }
+            Some("tcp") => 0,
             None => {
                 let text = format!("`{}` has no scheme; write for example http://cart/items", self.url);
                 return Err(Failure::Usage(text));
             }
             Some(other) => {
                 return Err(Failure::Usage(format!(
-                    "`{other}` is no scheme that is explained; write http:// or https://"
+                    "`{other}` is no scheme that is explained; write http://, https:// or tcp://"
                 )));
             }
         };
@@ -126,6 +134,15 @@ impl Asked {
             Failure::Usage(format!("`{}` names no host; write for example http://cart/items", self.url))
         })?;
         Ok((host.trim_matches(['[', ']']), self.url.port_u16().unwrap_or(port)))
+    }
+
+    /// Method and path of the request; `None`: there are none to see.
+    pub(crate) fn http(&self) -> Option<(String, String)> {
+        (!self.is_opaque()).then(|| (self.method.to_string(), self.url.path().to_owned()))
+    }
+
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.is_tls() || self.url.scheme_str() == Some("tcp")
     }
 
     /// The app speaks TLS itself: there are no requests to see.

@@ -1,13 +1,13 @@
 //! What stands behind the shares of a split: endpoints, how they are balanced, and as whom they are dialled.
 
 use gauze_model::cluster::{Balance, Cluster, Endpoint, EndpointSet, Transport};
-use gauze_model::listener::{Listener, Mtls};
+use gauze_model::listener::Mtls;
 use gauze_model::snapshot::Resource;
 use gauze_model::why::Reason;
 use gauze_model::{Code, Kind, Name};
 
-use super::Verdict;
 use super::walk::{Walk, refused};
+use super::{Verdict, inbound};
 
 /// `cart-v1 90 % · cart-v2 10 %`
 pub(super) fn shares(shares: &[(Name, u32)]) -> String {
@@ -21,7 +21,7 @@ pub(super) fn shares(shares: &[(Name, u32)]) -> String {
 }
 
 /// A cluster as people call it.
-fn short(cluster: &Name) -> String {
+pub(super) fn short(cluster: &Name) -> String {
     match cluster {
         Name::Cluster(service) => service.service.clone(),
         other => other.to_string(),
@@ -33,11 +33,22 @@ impl Walk<'_> {
     pub(super) fn carry(&mut self, shares: &[(Name, u32)]) -> Verdict {
         let mut ways = Vec::new();
         let mut empty = Vec::new();
+        let mut refusing = Vec::new();
         for (cluster, _) in shares.iter().filter(|(_, weight)| *weight > 0) {
             match self.endpoints(cluster) {
                 endpoints if endpoints.is_empty() => empty.push(short(cluster)),
-                endpoints => ways.extend(endpoints.iter().map(describe)),
+                endpoints => {
+                    for endpoint in &endpoints {
+                        match self.enter(cluster, endpoint) {
+                            None => ways.push(describe(endpoint)),
+                            Some(code) => refusing.push((describe(endpoint), code)),
+                        }
+                    }
+                }
             }
+        }
+        if let Some(verdict) = inbound::verdict(&ways, &refusing) {
+            return verdict;
         }
         match (ways.is_empty(), empty.is_empty()) {
             (true, _) => refused(Code::NO_ENDPOINT, &format!("nothing is ready behind {}", empty.join(", "))),
@@ -98,6 +109,9 @@ impl Walk<'_> {
         let mut seen = Vec::new();
         for endpoint in endpoints {
             let (decided, because) = match &endpoint.transport {
+                Transport::Mesh(_) if self.arriving.peer.is_none() => {
+                    (format!("{}: plaintext", short(name)), "the caller has no sidecar")
+                }
                 Transport::Mesh(identity) => {
                     (format!("{}: mutual TLS, only with {identity}", short(name)), "the pod has the sidecar")
                 }
@@ -115,15 +129,8 @@ impl Walk<'_> {
 
     /// What the pod itself demands.
     fn entrance(&mut self, endpoint: &Endpoint) -> Option<&'static str> {
-        let workload = &endpoint.workload;
-        let name = Name::Inbound { namespace: workload.namespace.clone(), pod: workload.pod.clone() };
-        let translation = self.look(&name);
-        let Some(Resource::Listener(listener)) = translation.answer.resource(Kind::Listener) else {
-            return None;
-        };
-        let Listener::Inbound(inbound) = &**listener else { return None };
-        let port = inbound.ports.get(&endpoint.address.port());
-        Some(match port.map_or(inbound.mtls, |port| port.mtls) {
+        let inbound = self.inbound(endpoint)?;
+        Some(match inbound.port(endpoint.address.port()).mtls {
             Mtls::Strict => "the pod has the sidecar, and lets in nothing else",
             Mtls::Permissive => "the pod has the sidecar; it also lets in plaintext from outside the mesh",
         })

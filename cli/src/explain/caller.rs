@@ -2,27 +2,36 @@
 
 use gauze_control_plane::translate::is_meshed;
 use gauze_control_plane::world::World;
-use gauze_model::Origin;
 use gauze_model::why::Reason;
+use gauze_model::{Origin, SpiffeId};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::exit::Failure;
 use crate::files;
 use crate::pod::{app, name as name_of, namespace as namespace_of};
 
-/// The pod that asks.
+/// Who asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
+    /// Empty, as `pod`: it is outside the cluster.
     pub(crate) namespace: String,
     pub(crate) pod: String,
-    pub(crate) meshed: bool,
+    /// `None`: it has no sidecar.
+    pub(crate) identity: Option<SpiffeId>,
 }
+
+/// What is written for somebody who is no pod of the cluster.
+const OUTSIDE: &str = "outside";
 
 /// Finds the caller, and notes who it is.
 ///
 /// # Errors
 /// There is no such pod.
 pub(crate) fn find(world: &World, from: &str, steps: &mut Vec<Reason>) -> Result<Caller, Failure> {
+    if from == OUTSIDE {
+        steps.push(Reason::new("caller", "no identity", "somebody outside the mesh, in plaintext"));
+        return Ok(Caller { namespace: String::new(), pod: String::new(), identity: None });
+    }
     let (namespace, name) = files::split_name(from);
     let in_namespace = |pod: &Pod| namespace.is_none_or(|namespace| namespace_of(pod) == namespace);
     let pods: Vec<&Pod> = world.pods().map(AsRef::as_ref).filter(|pod| in_namespace(pod)).collect();
@@ -31,12 +40,15 @@ pub(crate) fn find(world: &World, from: &str, steps: &mut Vec<Reason>) -> Result
     let Some(pod) = found else {
         let known: Vec<String> =
             pods.iter().map(|pod| format!("{}/{}", namespace_of(pod), app(pod))).collect();
-        return Err(Failure::Usage(format!("no pod or app {from}; there are: {}", unique(known))));
+        return Err(Failure::Usage(format!(
+            "no pod or app {from}; there are: {}, and `outside`",
+            unique(known)
+        )));
     };
     let caller = Caller {
         namespace: namespace_of(pod).to_owned(),
         pod: name_of(pod).to_owned(),
-        meshed: is_meshed(pod),
+        identity: is_meshed(pod).then(|| gauze_control_plane::translate::identity(world, pod)),
     };
     let origin = Origin {
         kind: "Pod".to_owned(),
@@ -44,11 +56,11 @@ pub(crate) fn find(world: &World, from: &str, steps: &mut Vec<Reason>) -> Result
         name: caller.pod.clone(),
         ..Origin::default()
     };
-    let (decided, because) = if caller.meshed {
-        let identity = gauze_control_plane::translate::identity(world, pod);
-        (identity.to_string(), "its ServiceAccount; it has the sidecar")
-    } else {
-        ("no identity".to_owned(), "it has no init container `gauze-proxy` with `restartPolicy: Always`")
+    let (decided, because) = match &caller.identity {
+        Some(identity) => (identity.to_string(), "its ServiceAccount; it has the sidecar"),
+        None => {
+            ("no identity".to_owned(), "it has no init container `gauze-proxy` with `restartPolicy: Always`")
+        }
     };
     steps.push(Reason::new("caller", decided, because).by(&origin));
     Ok(caller)

@@ -22,6 +22,11 @@ pub(crate) fn resolve(
         steps.push(Reason::new("name", address.to_string(), "the URL holds an address"));
         return Ok(address);
     }
+    if namespace.is_empty() && !host.contains('.') {
+        return Err(Verdict::Outside(format!(
+            "{host} is no name outside the cluster; write SERVICE.NAMESPACE"
+        )));
+    }
     let Some((name, in_namespace)) = service_name(host, namespace) else {
         return Err(Verdict::Outside(format!("{host} is no name of this cluster; its DNS decides")));
     };

@@ -8,9 +8,14 @@ use crate::directory::mesh_settings;
 
 /// The demo's shop, and more objects beside it.
 fn shop(more: &str) -> World {
+    shop_with("more.yaml", more)
+}
+
+/// The same, in a file of this name.
+fn shop_with(file: &str, more: &str) -> World {
     let directory = tempfile::tempdir().unwrap();
     shop_files(directory.path()).unwrap();
-    std::fs::write(directory.path().join("more.yaml"), more).unwrap();
+    std::fs::write(directory.path().join(file), more).unwrap();
     let (objects, problems) = directory::read(directory.path());
     assert_eq!(problems, []);
     World::of(mesh_settings(), objects)
@@ -49,7 +54,7 @@ fn a_split_is_explained_from_the_name_to_both_endpoints() {
     assert_eq!(split.origin.as_ref().map(Origin::object), Some(("TrafficSplit", "shop", "cart")));
 }
 
-use gauze_model::Origin;
+use gauze_model::{Code, Origin};
 
 const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -115,4 +120,41 @@ fn the_page_numbers_the_steps_and_names_the_users_lines() {
     assert!(page.contains(" 1  caller"), "{page}");
     assert!(page.contains("TrafficSplit/shop/cart spec.backends"), "{page}");
     assert!(page.ends_with("→ carried: cart-v1-0 (v1) or cart-v2-0 (v2)\n"), "{page}");
+}
+
+const STRICT: &str = "apiVersion: v1
+kind: Namespace
+metadata: {name: shop, annotations: {gauze.dev/mtls: strict}}
+";
+
+#[test]
+fn a_caller_outside_the_mesh_is_explained_up_to_the_called_pod() {
+    for (what, more, url, expected) in [
+        ("permissive", "", "http://cart-v1.shop/", Verdict::Carried("cart-v1-0 (v1)".to_owned())),
+        ("bytes", "", "tcp://cart-v1.shop:80", Verdict::Carried("cart-v1-0 (v1)".to_owned())),
+        (
+            "strict",
+            STRICT,
+            "http://cart-v1.shop/",
+            walk::refused(Code::PLAINTEXT_REFUSED, "by cart-v1-0 (v1)"),
+        ),
+        (
+            "strict, bytes",
+            STRICT,
+            "tcp://cart-v1.shop:80",
+            walk::refused(Code::PLAINTEXT_REFUSED, "by cart-v1-0 (v1)"),
+        ),
+    ] {
+        let explanation =
+            walk::explain(&shop_with("namespace.yaml", more), &asked("outside", "GET", url)).unwrap();
+        assert_eq!(explanation.verdict, expected, "{what}");
+        let steps = steps(&explanation);
+        assert!(steps.contains(&("identity", "cart-v1: plaintext")), "{what}: {steps:#?}");
+    }
+    let short = walk::explain(&shop(""), &asked("outside", "GET", "http://cart/")).unwrap();
+    assert!(
+        matches!(&short.verdict, Verdict::Outside(text) if text.contains("SERVICE.NAMESPACE")),
+        "{short:?}"
+    );
+    assert!(walk::explain(&shop(""), &asked("outside", "-", "tcp://cart.shop")).is_err(), "without a port");
 }

@@ -1,4 +1,5 @@
-//! The way of a request, in order: caller, name, protocol, route, split, endpoints, identity, limits.
+//! The way of a request, in order: caller, name, protocol, route, split, endpoints, identity, limits, and what the
+//! called pod says.
 
 use std::net::SocketAddr;
 
@@ -11,6 +12,7 @@ use gauze_model::snapshot::Resource;
 use gauze_model::why::{Reason, Why};
 use gauze_model::{Code, Kind, Listener, Name, RouteTable};
 
+use super::inbound::Arriving;
 use super::{Asked, Explanation, Verdict, backend, caller, destination};
 use crate::exit::Failure;
 
@@ -19,7 +21,7 @@ use crate::exit::Failure;
 /// # Errors
 /// The caller or the URL make no sense.
 pub(crate) fn explain(world: &World, asked: &Asked) -> Result<Explanation, Failure> {
-    let mut walk = Walk { world, steps: Vec::new(), problems: Vec::new() };
+    let mut walk = Walk { world, steps: Vec::new(), problems: Vec::new(), arriving: Arriving::default() };
     let verdict = walk.decide(asked)?;
     let mut problems = walk.problems;
     problems.sort_by_key(ToString::to_string);
@@ -32,6 +34,8 @@ pub(super) struct Walk<'w> {
     pub(super) world: &'w World,
     pub(super) steps: Vec<Reason>,
     pub(super) problems: Vec<Problem>,
+    /// What the called pod will be asked; changes on the way there.
+    pub(super) arriving: Arriving,
 }
 
 impl Walk<'_> {
@@ -43,17 +47,20 @@ impl Walk<'_> {
             Ok(address) => address,
             Err(verdict) => return Ok(verdict),
         };
-        if !caller.meshed {
-            let text = format!("{} has no sidecar: it dials {address} itself, in plaintext", caller.pod);
-            return Ok(Verdict::Outside(text));
-        }
-        let Some(outbound) = self.outbound(&caller.namespace, address) else {
+        let outbound = self.outbound(&caller.namespace, address);
+        let Some(outbound) = outbound else {
             return Ok(self.nobody(address));
         };
+        self.arriving.peer = caller.identity;
+        self.arriving.pod = (caller.namespace, caller.pod);
+        if self.arriving.peer.is_none() {
+            return Ok(self.arrive_plain(&outbound, asked));
+        }
         self.note_protocol(&outbound, asked);
-        if outbound.protocol.is_opaque() || asked.is_tls() {
+        if outbound.protocol.is_opaque() || asked.is_opaque() {
             return Ok(self.carry_opaque(&outbound));
         }
+        self.arriving.http = asked.http();
         Ok(self.carry_http(&outbound, asked))
     }
 
@@ -131,7 +138,19 @@ impl Walk<'_> {
         };
         match choose(table, asked, &mut self.steps) {
             None => refused(Code::NO_ROUTE, "see the steps for the rules that came close"),
-            Some(rule) => self.act(rule),
+            Some(rule) => {
+                self.rewrite(rule, asked);
+                self.act(rule)
+            }
+        }
+    }
+
+    /// What the called pod is asked is what the rule makes of it.
+    fn rewrite(&mut self, rule: &RouteRule, asked: &Asked) {
+        let head = request_head(asked);
+        let path = rule.filters.rewrite.path_and_query(&rule.matches.path, &head);
+        if let (Some(path), Some(http)) = (path, &mut self.arriving.http) {
+            http.1 = path;
         }
     }
 
@@ -163,16 +182,19 @@ impl Walk<'_> {
 
 /// Runs the data path's own function with ears open.
 fn choose<'t>(table: &'t RouteTable, asked: &Asked, why: &mut impl Why) -> Option<&'t RouteRule> {
+    route(table, &request_head(asked), why)
+}
+
+fn request_head(asked: &Asked) -> RequestHead<'_> {
     let authority = asked.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
     let authority = authority.or_else(|| asked.url.authority().map(http::uri::Authority::as_str));
-    let head = RequestHead {
+    RequestHead {
         method: &asked.method,
         authority: authority.unwrap_or_default(),
         path: asked.url.path(),
         query: asked.url.query(),
         headers: &asked.headers,
-    };
-    route(table, &head, why)
+    }
 }
 
 /// A refusal by the mesh, as the caller sees it.

@@ -53,12 +53,12 @@ impl Action {
         }
     }
 
-    /// As Istio's field `action` has it.
+    /// As the field `action` has it.
     pub fn name(self) -> &'static str {
         match self {
-            Action::Allow => "ALLOW",
-            Action::Deny => "DENY",
-            Action::Audit => "AUDIT",
+            Action::Allow => "Allow",
+            Action::Deny => "Deny",
+            Action::Audit => "Audit",
         }
     }
 }

@@ -21,10 +21,10 @@ pub fn explain(policies: &[Policy], call: &Call<'_>) -> Vec<Reason> {
 
 fn verdict(decision: &Decision<'_>, port: u16) -> Reason {
     let (decided, because) = match decision {
-        Decision::NothingSays => ("let in", format!("no ALLOW is about port {port}, and no DENY matches")),
-        Decision::Allowed(_) => ("let in", "an ALLOW matches, and no DENY".to_owned()),
-        Decision::Denied(_) => ("refused", "a DENY matches".to_owned()),
-        Decision::NotAllowed(_) => ("refused", format!("there are ALLOWs for port {port}, and none matches")),
+        Decision::NothingSays => ("let in", format!("no Allow is about port {port}, and no Deny matches")),
+        Decision::Allowed(_) => ("let in", "an Allow matches, and no Deny".to_owned()),
+        Decision::Denied(_) => ("refused", "a Deny matches".to_owned()),
+        Decision::NotAllowed(_) => ("refused", format!("there are Allows for port {port}, and none matches")),
     };
     let reason = Reason::new("authorization", decided, because);
     match decision.by() {
@@ -216,21 +216,21 @@ mod tests {
                 |reason: &Reason| reason.origin.as_ref().map(ToString::to_string).unwrap_or_default();
             reasons.map(|it| [it.step.clone(), it.decided.clone(), it.because.clone(), origin(&it)]).collect()
         };
-        let closed = ["policy", "DENY P/shop/broken", "it could not be read, and is closed", "P/shop/broken"];
+        let closed = ["policy", "Deny P/shop/broken", "it could not be read, and is closed", "P/shop/broken"];
         let others = [
-            ["policy", "not ALLOW P/shop/metrics", "it is not about port 8080", "P/shop/metrics"],
-            ["policy", "not ALLOW P/shop/nobody", "it has no rules", "P/shop/nobody"],
-            ["policy", "ALLOW P/shop/web", "it matches", "P/shop/web spec.rules[0]"],
-            ["policy", "AUDIT P/shop/all", "it matches", "P/shop/all spec.rules[0]"],
+            ["policy", "not Allow P/shop/metrics", "it is not about port 8080", "P/shop/metrics"],
+            ["policy", "not Allow P/shop/nobody", "it has no rules", "P/shop/nobody"],
+            ["policy", "Allow P/shop/web", "it matches", "P/shop/web spec.rules[0]"],
+            ["policy", "Audit P/shop/all", "it matches", "P/shop/all spec.rules[0]"],
         ];
-        let denied = ["authorization", "refused", "a DENY matches", "P/shop/broken"];
+        let denied = ["authorization", "refused", "a Deny matches", "P/shop/broken"];
         assert_eq!(told(&policies), [&[denied, closed][..], &others].concat());
         let allowed =
-            ["authorization", "let in", "an ALLOW matches, and no DENY", "P/shop/web spec.rules[0]"];
+            ["authorization", "let in", "an Allow matches, and no Deny", "P/shop/web spec.rules[0]"];
         assert_eq!(told(&policies[..4]), [&[allowed][..], &others].concat());
-        let nothing = ["authorization", "let in", "no ALLOW is about port 8080, and no DENY matches", ""];
+        let nothing = ["authorization", "let in", "no Allow is about port 8080, and no Deny matches", ""];
         assert_eq!(told(&policies[..2])[0], nothing);
-        let none = "there are ALLOWs for port 8080, and none matches";
+        let none = "there are Allows for port 8080, and none matches";
         assert_eq!(told(&policies[..3])[0], ["authorization", "refused", none, "P/shop/nobody"]);
     }
 }

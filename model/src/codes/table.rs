@@ -403,13 +403,13 @@ STRICT_ENDPOINT_PLAIN 4005, "A plain endpoint of a strict workload is not used",
     "The workload accepts mesh TLS only, and this endpoint of it has no sidecar, so dialling it could only fail or leak.",
     "Restart the pod, so that it is injected, or take it out of the Service.";
 DENIED 4006 => "UAEX" 403, "A policy denies this call",
-    "An AuthorizationPolicy with action DENY that selects the called pod matches the caller and what it asks for. DENY goes before ALLOW. An opaque connection is closed, since nothing can be answered there.",
+    "An AuthorizationPolicy with `action: Deny` that selects the called pod matches the caller and what it asks for. Deny goes before Allow. An opaque connection is closed, since nothing can be answered there.",
     "The called pod's log and access log name the policy and its rule, and `gauze explain` shows why it matches.";
 NOT_ALLOWED 4007 => "UAEX" 403, "No policy allows this call",
-    "At least one AuthorizationPolicy with action ALLOW selects the called pod, so only what one of them matches is let in, and none matches the caller and what it asks for. Bytes that are not HTTP match no rule with methods or paths, and a caller outside the mesh has no identity and no namespace.",
+    "At least one AuthorizationPolicy with `action: Allow` selects the called pod, so only what one of them matches is let in, and none matches the caller and what it asks for. Bytes that are not HTTP match no rule with methods or paths, and a caller outside the mesh has no identity and no namespace.",
     "`gauze explain` shows for each policy which field missed. Add a rule for this caller, or correct the one that was meant to match it.";
 POLICY_CLOSED 4008 => "UAEX" 403, "A policy that could not be read is closed",
-    "An AuthorizationPolicy that selects the called pod cannot be read, so nobody knows whom it means: an ALLOW matches nobody until it is corrected, a DENY everybody.",
+    "An AuthorizationPolicy that selects the called pod cannot be read, so nobody knows whom it means: an Allow matches nobody until it is corrected, a Deny everybody.",
     "`gauze get` and the policy's status say which field is wrong. The called pod's log names the policy.";
 
 // M50: routes, splits and policies.
