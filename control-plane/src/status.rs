@@ -8,7 +8,7 @@ mod programmed;
 use std::collections::BTreeSet;
 
 use gauze_model::{Kind, Name, Origin};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::problem::Problem;
@@ -50,6 +50,16 @@ pub enum HoldingState {
     Behind,
     /// The proxy refused what the world yields now.
     Refused { path: String, problem: String, origin: Option<Origin> },
+    /// The proxy holds what the world yields now, but for these authorization policies, which it could not read and closed.
+    Closed(Vec<ClosedPolicy>),
+}
+
+/// An authorization policy that a proxy could not read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClosedPolicy {
+    pub origin: Origin,
+    pub path: String,
+    pub problem: String,
 }
 
 /// The conditions of one object.
@@ -106,7 +116,9 @@ impl ObjectStatus {
         };
         match self.object.kind {
             ObjectKind::HttpRoute | ObjectKind::GrpcRoute => entries("parents", "parentRef"),
-            ObjectKind::TrafficPolicy => entries("ancestors", "ancestorRef"),
+            ObjectKind::TrafficPolicy | ObjectKind::AuthorizationPolicy => {
+                entries("ancestors", "ancestorRef")
+            }
             _ => {
                 let conditions = self.parents.iter().flat_map(|parent| &parent.conditions);
                 json!({ "conditions": conditions.collect::<Vec<_>>() })
@@ -173,6 +185,8 @@ fn never_usable(world: &World, source: &[Problem]) -> Vec<ObjectStatus> {
 fn is_fatal(problem: &Problem) -> bool {
     use gauze_model::Code;
     match problem.code {
+        // Never an earlier version of it, but its closed form.
+        _ if problem.origin.kind == ObjectKind::AuthorizationPolicy.as_str() => false,
         Code::DUPLICATE_OBJECT | Code::UNKNOWN_KIND => false,
         // Of our own kinds, a field that has no effect must not look as if it had one.
         Code::UNKNOWN_FIELD => problem.origin.kind == ObjectKind::TrafficPolicy.as_str(),

@@ -3,6 +3,7 @@
 //!
 //! Whatever is looked at here must be reached from `world/touched.rs`.
 
+mod authorization; // which AuthorizationPolicies select a pod
 mod check; // what is wrong with objects that have no status of their own
 mod inbound; // how a pod accepts
 mod judge; // what is wrong with an object, at each of its parents

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gauze_crds::{GrpcRoute, HttpRoute, TrafficPolicy, TrafficSplit};
+use gauze_crds::{AuthorizationPolicy, GrpcRoute, HttpRoute, TrafficPolicy, TrafficSplit};
 use gauze_model::listener::Mtls;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -209,6 +209,28 @@ impl World {
     /// The TrafficPolicies that target a Service.
     pub fn policies_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<TrafficPolicy>> {
         self.mentioning(namespace, service, ObjectKind::TrafficPolicy).filter_map(Object::as_policy)
+    }
+
+    /// The AuthorizationPolicies of a namespace, by name.
+    pub fn authorization_policies_in(
+        &self,
+        namespace: &str,
+    ) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        let policies = self.objects_in(ObjectKind::AuthorizationPolicy, namespace);
+        policies.filter_map(Object::as_authorization_policy)
+    }
+
+    fn objects_in<'w>(
+        &'w self,
+        kind: ObjectKind,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'w Object> + use<'w> {
+        let first = ObjectKey::new(kind, namespace, "");
+        let is_in = {
+            let first = first.clone();
+            move |key: &ObjectKey| key.kind == first.kind && key.namespace == first.namespace
+        };
+        self.objects.range(first..).take_while(move |(key, _)| is_in(key)).map(|(_, object)| object)
     }
 
     fn objects_of(&self, kind: ObjectKind) -> impl Iterator<Item = &Object> {

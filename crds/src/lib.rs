@@ -6,6 +6,7 @@
 // `printcolumn(type_ = …)` stands once for each column; clippy takes these for one attribute written twice.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod authorization_policy;
 pub mod duration; // `500ms`, `1h30m`
 pub mod gateway; // what HTTPRoute and GRPCRoute share
 pub mod grpc_route;
@@ -15,6 +16,7 @@ pub mod policy; // what our policies share: targets and status
 pub mod traffic_policy;
 pub mod traffic_split;
 
+pub use authorization_policy::AuthorizationPolicy;
 pub use grpc_route::GrpcRoute;
 pub use http_route::HttpRoute;
 pub use traffic_policy::TrafficPolicy;

@@ -5,13 +5,17 @@
 use std::path::Path;
 use std::{env, fs};
 
-use gauze_crds::{TrafficPolicy, TrafficSplit};
+use gauze_crds::{AuthorizationPolicy, TrafficPolicy, TrafficSplit};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-fn definitions() -> [(&'static str, CustomResourceDefinition); 2] {
-    [("traffic_policy", TrafficPolicy::crd()), ("traffic_split", TrafficSplit::crd())]
+fn definitions() -> [(&'static str, CustomResourceDefinition); 3] {
+    [
+        ("authorization_policy", AuthorizationPolicy::crd()),
+        ("traffic_policy", TrafficPolicy::crd()),
+        ("traffic_split", TrafficSplit::crd()),
+    ]
 }
 
 /// The definition as YAML.
@@ -107,7 +111,13 @@ fn every_field_of_ours_is_explained_and_every_list_has_a_limit() {
             // An item is explained by its list.
             let explained = schema["description"].is_string() || path.ends_with("[]");
             assert!(explained, "{name}: {path} has no description");
-            for forbidden in ["oneOf", "anyOf", "allOf", "$ref", "additionalProperties"] {
+            // A map of strings is structural, fields beside others are not.
+            let map = &schema["additionalProperties"];
+            assert!(
+                map.is_null() || (map["type"] == "string" && schema["properties"].is_null()),
+                "{name}: {path} has `additionalProperties`, which is not structural"
+            );
+            for forbidden in ["oneOf", "anyOf", "allOf", "$ref"] {
                 assert!(
                     schema[forbidden].is_null(),
                     "{name}: {path} has `{forbidden}`, which is not structural"

@@ -4,6 +4,8 @@
 //! that is both changed and removed, or changed by a rule and its backend, a rewrite of what is not forwarded, the
 //! prefix of what did not match by one. And what has no meaning: a split whose weights come to 0.
 
+mod authorization;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -137,15 +139,16 @@ fn inbound() -> impl Strategy<Value = Inbound> {
     let port = (protocol(), mtls()).prop_map(|(protocol, mtls)| InboundPort { protocol, mtls });
     let ports = btree_map(any::<u16>(), port, 0..4);
     let addresses = hash_set(any::<IpAddr>(), 1..3).prop_map(|addresses| addresses.into_iter().collect());
-    (origin(), identity(), addresses, mtls(), ports, vec(network(), 0..4)).prop_map(
-        |(origin, identity, addresses, mtls, ports, mesh_networks)| Inbound {
+    let policies = vec(authorization::policy(), 0..4);
+    (origin(), identity(), addresses, mtls(), ports, vec(network(), 0..4), policies).prop_map(
+        |(origin, identity, addresses, mtls, ports, mesh_networks, policies)| Inbound {
             origin,
             identity,
             addresses,
             mtls,
             ports,
             mesh_networks,
-            policies: Vec::new(),
+            policies,
         },
     )
 }

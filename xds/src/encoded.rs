@@ -40,7 +40,10 @@ fn version(bytes: &[u8]) -> String {
 fn origins(resource: &Resource) -> BTreeSet<Origin> {
     match resource {
         Resource::Listener(listener) => match &**listener {
-            Listener::Inbound(inbound) => BTreeSet::from([inbound.origin.clone()]),
+            Listener::Inbound(inbound) => {
+                let policies = inbound.policies.iter().map(|policy| &policy.origin);
+                policies.chain([&inbound.origin]).cloned().collect()
+            }
             Listener::Outbound(outbound) => BTreeSet::from([outbound.origin.clone()]),
         },
         Resource::Routes(table) => routes_origins(table),

@@ -90,12 +90,27 @@ pub fn to_xds(name: &Name, resource: &Resource) -> discovery::Resource {
 /// Reads a resource.
 ///
 /// # Errors
-/// It asks for something that gauze does not do, or is not what its type says.
-pub fn from_xds(kind: Kind, resource: &discovery::Resource) -> Result<(Name, Resource), Rejection> {
-    read(kind, resource).map_err(|fault| fault.into_rejection(kind, &resource.name))
+/// It asks for something that gauze does not do, or is not what its type says. An authorization policy that does refuses
+/// only itself.
+pub fn from_xds(kind: Kind, resource: &discovery::Resource) -> Result<Accepted, Rejection> {
+    let into_rejection = |fault: Fault| fault.into_rejection(kind, &resource.name);
+    let mut closed = Vec::new();
+    let (name, read) = read(kind, resource, &mut closed).map_err(into_rejection)?;
+    Ok(Accepted { name, resource: read, closed: closed.into_iter().map(into_rejection).collect() })
 }
 
-fn read(kind: Kind, resource: &discovery::Resource) -> Read<(Name, Resource)> {
+/// A resource as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its name.
+    pub name: Name,
+    /// What it says.
+    pub resource: Resource,
+    /// The authorization policies in it that could not be read: it holds their closed form.
+    pub closed: Vec<Rejection>,
+}
+
+fn read(kind: Kind, resource: &discovery::Resource, closed: &mut Vec<Fault>) -> Read<(Name, Resource)> {
     let discovery::Resource {
         name,
         resource_name,
@@ -116,7 +131,7 @@ fn read(kind: Kind, resource: &discovery::Resource) -> Read<(Name, Resource)> {
     at_default(cache_control).at("cache_control")?;
     read_requirements(metadata.clone())?;
     let message = required(message.as_ref()).at("resource")?;
-    read_message(kind, &name, message).map(|read| (name, read))
+    read_message(kind, &name, message, closed).map(|read| (name, read))
 }
 
 /// What must be understood to obey a resource is refused by name where it is not.
@@ -124,18 +139,22 @@ fn read_requirements(metadata: Option<Metadata>) -> Read<()> {
     let mut facts = Facts::read(metadata).at("metadata")?;
     let required = facts.take("requires", strings_of).at("metadata")?.unwrap_or_default();
     if let Some(unknown) = required.iter().find(|feature| !FEATURES.contains(&feature.as_str())) {
-        let problem = format!("requires the feature `{unknown}`, which this version does not have");
-        return Err(Fault::coded(Code::FEATURE_REQUIRED, problem));
+        return Err(unknown_feature(unknown));
     }
     facts.end().at("metadata")
 }
 
-fn read_message(kind: Kind, name: &Name, message: &Any) -> Read<Resource> {
+fn unknown_feature(feature: &str) -> Fault {
+    let problem = format!("requires the feature `{feature}`, which this version does not have");
+    Fault::coded(Code::FEATURE_REQUIRED, problem)
+}
+
+fn read_message(kind: Kind, name: &Name, message: &Any, closed: &mut Vec<Fault>) -> Read<Resource> {
     match kind {
         Kind::Listener => {
             let message: Listener = unpack(message)?;
             same_name(name, &message.name).at("name")?;
-            listener::read(name, message).map(|it| Resource::Listener(Arc::new(it)))
+            listener::read(name, message, closed).map(|it| Resource::Listener(Arc::new(it)))
         }
         Kind::Routes => {
             let message: RouteConfiguration = unpack(message)?;

@@ -4,6 +4,7 @@
 mod filters; // network and listener filters
 mod inbound; // how a pod accepts
 mod outbound; // where a dialled address leads
+mod policies; // who may call
 
 use envoy_types::pb::envoy::config::core::v3::{Address, Metadata, TrafficDirection};
 use envoy_types::pb::envoy::config::listener::v3 as listener;
@@ -19,10 +20,11 @@ pub(crate) fn write(name: &Name, of: &Listener) -> listener::Listener {
     }
 }
 
-pub(crate) fn read(name: &Name, of: listener::Listener) -> Read<Listener> {
+/// Faults of authorization policies that are closed for them join `closed`.
+pub(crate) fn read(name: &Name, of: listener::Listener, closed: &mut Vec<Fault>) -> Read<Listener> {
     let parts = read_parts(of)?;
     match name {
-        Name::Inbound { .. } => inbound::read(parts).map(Listener::Inbound),
+        Name::Inbound { .. } => inbound::read(parts, closed).map(Listener::Inbound),
         Name::Outbound { address, .. } => outbound::read(*address, parts).map(Listener::Outbound),
         Name::Routes { .. } | Name::Cluster(_) | Name::Pod(_) => {
             Err(Fault::new("not the name of a listener"))

@@ -31,13 +31,22 @@ impl Facts {
     }
 
     pub(crate) fn into_metadata(self) -> Metadata {
-        let facts = self.0.into_iter().map(|(key, value)| object(&key, value)).collect();
-        let facts = Value { kind: Some(ValueKind::ListValue(ListValue { values: facts })) };
-        let facts = Struct { fields: HashMap::from([(FACTS.to_owned(), facts)]) };
+        let facts = Struct { fields: HashMap::from([(FACTS.to_owned(), self.into_value())]) };
         Metadata {
             filter_metadata: HashMap::from([(GAUZE.to_owned(), facts)]),
             typed_filter_metadata: HashMap::new(),
         }
+    }
+
+    /// Facts inside a fact.
+    pub(crate) fn into_value(self) -> Value {
+        values(self.0.into_iter().map(|(key, value)| object(&key, value)))
+    }
+
+    /// # Errors
+    /// It is not as we write it.
+    pub(crate) fn from_value(value: Value) -> Read<Facts> {
+        list_of(value).and_then(|facts| each(facts, read_object)).map(Facts)
     }
 
     /// # Errors
@@ -49,8 +58,8 @@ impl Facts {
         only(typed_filter_metadata, "").at("typed_filter_metadata")?;
         let ours = only(filter_metadata, GAUZE).at("filter_metadata")?.unwrap_or_default();
         let facts = only(ours.fields, FACTS).at("filter_metadata[\"gauze\"]")?;
-        let facts = facts.map(|facts| list_of(facts).and_then(|facts| each(facts, read_object)));
-        facts.transpose().at("filter_metadata[\"gauze\"].facts").map(|facts| Facts(facts.unwrap_or_default()))
+        let facts = facts.map(Facts::from_value);
+        facts.transpose().at("filter_metadata[\"gauze\"].facts").map(Option::unwrap_or_default)
     }
 
     /// Reads the fact under `key`, if it is there.
@@ -133,8 +142,11 @@ pub(crate) fn string(text: String) -> Value {
 }
 
 pub(crate) fn list(parts: impl IntoIterator<Item = String>) -> Value {
-    let values = parts.into_iter().map(string).collect();
-    Value { kind: Some(ValueKind::ListValue(ListValue { values })) }
+    values(parts.into_iter().map(string))
+}
+
+pub(crate) fn values(of: impl IntoIterator<Item = Value>) -> Value {
+    Value { kind: Some(ValueKind::ListValue(ListValue { values: of.into_iter().collect() })) }
 }
 
 pub(crate) fn string_of(value: Value) -> Read<String> {
@@ -154,7 +166,7 @@ pub(crate) fn exactly<const N: usize>(parts: Vec<String>) -> Read<[String; N]> {
     parts.try_into().map_err(|_| Fault::new(format!("{found} parts where {N} are expected")))
 }
 
-fn list_of(value: Value) -> Read<Vec<Value>> {
+pub(crate) fn list_of(value: Value) -> Read<Vec<Value>> {
     match required(value.kind)? {
         ValueKind::ListValue(ListValue { values }) => Ok(values),
         _ => Err(Fault::new("not a list")),

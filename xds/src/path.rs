@@ -37,6 +37,11 @@ impl Fault {
         Fault { code, path: String::new(), problem: problem.into(), origin: None }
     }
 
+    /// Of an authorization policy that is replaced by its closed form, and refuses nothing else.
+    pub(crate) fn closed(self) -> Fault {
+        Fault { code: Code::POLICY_CLOSED, ..self }
+    }
+
     pub(crate) fn into_rejection(self, kind: Kind, name: &str) -> Rejection {
         let Fault { code, path, problem, origin } = self;
         Rejection { kind, name: name.to_owned(), code, path, problem, origin }

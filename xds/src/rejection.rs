@@ -18,7 +18,8 @@ pub struct Rejection {
     pub kind: Kind,
     /// The name on the wire, as it came; empty where a client refused a whole response.
     pub name: String,
-    /// `FEATURE_REQUIRED`, `CONFIGURATION_UNSUPPORTED`, or `CONFIGURATION_REFUSED` for all else.
+    /// `FEATURE_REQUIRED`, `CONFIGURATION_UNSUPPORTED`, `CONFIGURATION_REFUSED` for all else, or `POLICY_CLOSED`: then
+    /// the resource is held, and only the policy of this origin is not what it should be.
     pub code: Code,
     /// The field, for example `virtual_hosts[0].routes[3].route.timeout`; empty: the resource.
     pub path: String,
@@ -26,6 +27,13 @@ pub struct Rejection {
     pub problem: String,
     /// The user's object and field behind it, as far as it was read.
     pub origin: Option<Box<Origin>>,
+}
+
+impl Rejection {
+    /// Whether the resource is held all the same, with one policy closed.
+    pub fn is_of_a_policy(&self) -> bool {
+        self.code == Code::POLICY_CLOSED
+    }
 }
 
 /// The `error_detail` of a NACK.

@@ -9,14 +9,14 @@ use proptest::test_runner::TestRunner;
 use crate::arbitrary::{
     named_cluster, named_endpoints, named_inbound, named_outbound, named_resource, named_routes,
 };
-use crate::{EncodedResource, discovery, envoy, from_xds, to_xds};
+use crate::{Accepted, EncodedResource, discovery, envoy, from_xds, to_xds};
 
 macro_rules! reads_back {
     ($($test:ident: $strategy:ident),* $(,)?) => { proptest! { $(
         #[test]
         fn $test((name, resource) in $strategy()) {
             let read = from_xds(resource.kind(), &to_xds(&name, &resource));
-            prop_assert_eq!(read, Ok((name, resource)));
+            prop_assert_eq!(read, Ok(Accepted { name, resource, closed: Vec::new() }));
         }
     )* } };
 }

@@ -82,7 +82,11 @@ fn every_field_counts<M: Message + Default + Clone + PartialEq>(
 ) {
     let written = to_xds(name, resource);
     let original = M::decode(written.resource.as_ref().unwrap().value.as_slice()).unwrap();
-    assert_eq!(from_xds(resource.kind(), &written).as_ref().map(|read| &read.1), Ok(resource), "{what}");
+    assert_eq!(
+        from_xds(resource.kind(), &written).as_ref().map(|read| &read.resource),
+        Ok(resource),
+        "{what}"
+    );
     let mut counted = 0;
     for tag in (1..=HIGHEST_TAG).filter(|tag| !labels.contains(tag)) {
         for field in settings(tag) {

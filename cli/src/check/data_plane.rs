@@ -193,13 +193,24 @@ pub(super) fn refusals(facts: &Facts) -> Option<Line> {
     })
 }
 
+/// `shop/web-0 closes AuthorizationPolicy/shop/admin: metadata.policies[0]: …`
+fn closed(proxy: &Value) -> impl Iterator<Item = String> {
+    let policies = list(&proxy["resources"]).flat_map(|resource| list(&resource["closed"]));
+    policies.map(move |policy| {
+        let origin = &policy["origin"];
+        let [kind, namespace, name] = ["kind", "namespace", "name"].map(|part| text(&origin[part]));
+        let (path, problem) = (text(&policy["path"]), text(&policy["problem"]));
+        format!("{} closes {kind}/{namespace}/{name}: {path}: {problem}", name_of(proxy))
+    })
+}
+
 /// `shop/web-0 refuses routes/shop/cart/80: spec.rules[0]: …`
 pub(crate) fn refused<'a>(answers: impl Iterator<Item = &'a Answer>) -> Vec<String> {
     let connected = proxies(answers).filter(|proxy| proxy["connected"] == true);
     let mut all: Vec<String> = connected
         .flat_map(|proxy| {
             let refused = list(&proxy["resources"]).filter(|resource| resource["state"] == "refused");
-            refused.map(move |resource| {
+            let refused = refused.map(move |resource| {
                 let rejection = &resource["rejection"];
                 format!(
                     "{} refuses {}: {}: {}",
@@ -208,7 +219,8 @@ pub(crate) fn refused<'a>(answers: impl Iterator<Item = &'a Answer>) -> Vec<Stri
                     text(&rejection["path"]),
                     text(&rejection["problem"])
                 )
-            })
+            });
+            refused.chain(closed(proxy))
         })
         .collect();
     all.sort();

@@ -40,6 +40,7 @@ fn holding(value: &Value) -> Option<Holding> {
                 origin: read(&rejection["origin"]),
             }
         }
+        "closed" => HoldingState::Closed(read(&value["closed"])?),
         _ => HoldingState::Behind,
     };
     let (kind, name): (Kind, Name) = (read(&value["kind"])?, read(&value["name"])?);

@@ -142,11 +142,16 @@ fn holding(resource: &status::Holding, held: &Held) -> Value {
             HoldingState::Current => "current",
             HoldingState::Behind => "behind",
             HoldingState::Refused { .. } => "refused",
+            HoldingState::Closed(_) => "closed",
         },
         "origins": &resource.origins,
     });
-    if let HoldingState::Refused { path, problem, origin } = &resource.state {
-        value["rejection"] = json!({ "path": path, "problem": problem, "origin": origin });
+    match &resource.state {
+        HoldingState::Refused { path, problem, origin } => {
+            value["rejection"] = json!({ "path": path, "problem": problem, "origin": origin });
+        }
+        HoldingState::Closed(policies) => value["closed"] = json!(policies),
+        HoldingState::Current | HoldingState::Behind => {}
     }
     value
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use gauze_model::{Kind, Name, Origin};
-use gauze_xds::DeltaServer;
 use gauze_xds::delta::{Answer, Held, Holding};
+use gauze_xds::{DeltaServer, Rejection};
 use tokio::sync::Notify;
 
 use super::ProxyView;
 use super::answers::Answers;
 use crate::permission::Refusal;
-use crate::status::{self, HoldingState};
+use crate::status::{self, ClosedPolicy, HoldingState};
 use crate::workload::Workload;
 
 pub(super) struct Stream {
@@ -141,9 +141,17 @@ fn state(held: &Held, wanted: &Answer) -> HoldingState {
                 origin: rejection.origin.as_deref().cloned(),
             }
         }
+        _ if is_current(held, wanted) && !held.closed.is_empty() => {
+            HoldingState::Closed(held.closed.iter().map(closed_policy).collect())
+        }
         _ if is_current(held, wanted) => HoldingState::Current,
         _ => HoldingState::Behind,
     }
+}
+
+fn closed_policy(rejection: &Rejection) -> ClosedPolicy {
+    let Rejection { kind: _, name: _, code: _, path, problem, origin } = rejection.clone();
+    ClosedPolicy { origin: origin.map(|origin| *origin).unwrap_or_default(), path, problem }
 }
 
 fn is_current(held: &Held, wanted: &Answer) -> bool {

@@ -108,7 +108,7 @@ impl Proxy<'_> {
     }
 }
 
-/// What the proxies hold of the objects of this kind: one letter for each resource (Current, Behind, Refused).
+/// What the proxies hold of the objects of this kind: one letter for each resource (Current, Behind, Refused, a Policy of it closed).
 fn states(push: &Push, kind: &str) -> String {
     let proxies = push.heard().proxies;
     let resources = proxies.iter().flat_map(|proxy| &proxy.resources);
@@ -117,6 +117,7 @@ fn states(push: &Push, kind: &str) -> String {
         HoldingState::Current => 'C',
         HoldingState::Behind => 'B',
         HoldingState::Refused { .. } => 'R',
+        HoldingState::Closed(_) => 'P',
     });
     letters.collect()
 }

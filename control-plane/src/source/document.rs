@@ -150,6 +150,7 @@ fn kind_of(version: &str, kind: &str) -> Option<ObjectKind> {
             "TrafficSplit",
         ) => ObjectKind::TrafficSplit,
         ("gauze.dev/v1alpha1", "TrafficPolicy") => ObjectKind::TrafficPolicy,
+        ("gauze.dev/v1alpha1", "AuthorizationPolicy") => ObjectKind::AuthorizationPolicy,
         _ => return None,
     })
 }

@@ -1,5 +1,7 @@
 //! A value (of a file, or of the API server) into an object, or into the fields that are wrong with it.
 
+mod closed; // what is left of an AuthorizationPolicy that is not understood
+
 use std::sync::Arc;
 
 use gauze_model::Code;
@@ -21,6 +23,9 @@ pub(super) struct Fault {
 pub(super) fn understand(kind: ObjectKind, given: Value) -> (Option<Object>, Vec<Fault>) {
     let object = match parse(kind, given.clone()) {
         Ok(object) => object,
+        Err(fault) if kind == ObjectKind::AuthorizationPolicy => {
+            return (closed::of_unreadable(&given, &fault), vec![fault]);
+        }
         Err(fault) => return (None, vec![fault]),
     };
     let mut unknown = Vec::new();
@@ -30,6 +35,9 @@ pub(super) fn understand(kind: ObjectKind, given: Value) -> (Option<Object>, Vec
         Fault { code: Code::UNKNOWN_FIELD, path, message }
     });
     let faults: Vec<Fault> = faults.collect();
+    if let Object::AuthorizationPolicy(policy) = object {
+        return (Some(closed::if_not_understood(policy, &faults)), faults);
+    }
     // Of our own kinds, a field that has no effect must not look as if it had one.
     let usable = faults.is_empty() || kind != ObjectKind::TrafficPolicy;
     (usable.then_some(object), faults)
@@ -47,6 +55,7 @@ pub(super) fn parse(kind: ObjectKind, value: Value) -> Result<Object, Fault> {
         ObjectKind::GrpcRoute => Object::GrpcRoute(typed(value)?),
         ObjectKind::TrafficSplit => Object::TrafficSplit(typed(value)?),
         ObjectKind::TrafficPolicy => Object::TrafficPolicy(typed(value)?),
+        ObjectKind::AuthorizationPolicy => Object::AuthorizationPolicy(typed(value)?),
     })
 }
 

@@ -24,7 +24,7 @@ pub(super) fn of(
         (None, Some(problem)) => vec![refused(problem)],
         (None, None) => accepted(kind, judgement),
     };
-    if judgement.refused.is_none() {
+    if judgement.refused.is_none() || judgement.in_force {
         conditions.push(match &judgement.overridden {
             Some(problem) => condition("Programmed", Truth::False, "Overridden", text(problem)),
             None => programmed.condition(),
@@ -52,7 +52,7 @@ fn refused(problem: &Problem) -> Condition {
             }
         }
         Code::CONFLICT => "Conflicted",
-        Code::INVALID_VALUE => "Invalid",
+        Code::INVALID_VALUE | Code::POLICY_CLOSED => "Invalid",
         _ => "UnsupportedValue",
     };
     condition("Accepted", Truth::False, reason, text(problem))
@@ -66,7 +66,7 @@ fn accepted(kind: ObjectKind, judgement: &Judgement) -> Vec<Condition> {
         (of_class(Class::Note), of_class(Class::Reference), of_class(Class::Rule));
     let mut conditions = vec![condition("Accepted", Truth::True, "Accepted", texts(&notes, "accepted"))];
     // A policy refers to nothing but its targets.
-    if kind != ObjectKind::TrafficPolicy {
+    if !matches!(kind, ObjectKind::TrafficPolicy | ObjectKind::AuthorizationPolicy) {
         conditions.push(resolved(&references));
     }
     if !rules.is_empty() {

@@ -3,7 +3,7 @@
 use gauze_model::Origin;
 
 use super::conditions::condition;
-use super::{Condition, Heard, HoldingState, Proxy, Truth};
+use super::{ClosedPolicy, Condition, Heard, HoldingState, Proxy, Truth};
 
 /// Pods that one condition names; of more it says how many.
 const PODS_MAX: usize = 3;
@@ -33,7 +33,7 @@ pub(super) fn count(heard: &Heard, origin: &Origin) -> Count {
         }
         count.concerned += 1;
         let states: Vec<&HoldingState> = concerned.map(|holding| &holding.state).collect();
-        if states.iter().all(|state| **state == HoldingState::Current) {
+        if states.iter().all(|state| is_current(state, origin)) {
             count.current += 1;
         }
         count.refusals.extend(states.iter().find_map(|state| refusal(proxy, state, origin)));
@@ -41,7 +41,23 @@ pub(super) fn count(heard: &Heard, origin: &Origin) -> Count {
     count
 }
 
+/// A policy that is closed takes nothing from the others beside it.
+fn is_current(state: &HoldingState, object: &Origin) -> bool {
+    match state {
+        HoldingState::Current => true,
+        HoldingState::Closed(policies) => {
+            policies.iter().all(|policy| policy.origin.object() != object.object())
+        }
+        HoldingState::Behind | HoldingState::Refused { .. } => false,
+    }
+}
+
 fn refusal(proxy: &Proxy, state: &HoldingState, object: &Origin) -> Option<String> {
+    if let HoldingState::Closed(policies) = state {
+        let ClosedPolicy { path, problem, .. } =
+            policies.iter().find(|policy| policy.origin.object() == object.object())?;
+        return Some(format!("{}/{} closed it: {path}: {problem}", proxy.namespace, proxy.pod));
+    }
     let HoldingState::Refused { path, problem, origin } = state else { return None };
     let because = match origin {
         Some(origin) if origin.object() == object.object() && !origin.path.is_empty() => origin.path.clone(),

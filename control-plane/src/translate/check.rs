@@ -31,7 +31,8 @@ pub fn check(world: &World) -> Vec<Problem> {
             | Object::HttpRoute(_)
             | Object::GrpcRoute(_)
             | Object::TrafficSplit(_)
-            | Object::TrafficPolicy(_) => {}
+            | Object::TrafficPolicy(_)
+            | Object::AuthorizationPolicy(_) => {}
         }
     }
     claims.check(world, &mut problems);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use gauze_model::listener::{Inbound, InboundPort, Listener, PortProtocol};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Answer, annotation, pods, ports, services};
+use super::{Answer, annotation, authorization, pods, ports, services};
 use crate::problem::Problem;
 use crate::world::{ObjectKind, World, origin};
 
@@ -36,7 +36,7 @@ pub(super) fn inbound(
         mtls: strictness.default,
         ports,
         mesh_networks: world.settings().mesh_networks.clone(),
-        policies: Vec::new(),
+        policies: authorization::policies(world, pod),
     };
     Some(Answer::from(Listener::Inbound(inbound)))
 }

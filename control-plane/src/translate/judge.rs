@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{policies, routes, splits};
+use super::{authorization, policies, routes, splits};
 use crate::problem::Problem;
 use crate::world::{Object, World};
 
@@ -13,6 +13,8 @@ pub(crate) struct Judgement {
     pub reference: Value,
     /// Why the object has no effect there.
     pub refused: Option<Problem>,
+    /// Whether it is in force all the same: an AuthorizationPolicy that cannot be read is closed, not gone.
+    pub in_force: bool,
     /// What decides there in its place.
     pub overridden: Option<Problem>,
     /// What else is wrong; the rest of the object has its effect.
@@ -26,6 +28,7 @@ pub(crate) fn judge(world: &World, object: &Object) -> Vec<Judgement> {
         Object::GrpcRoute(route) => routes::judge_grpc(world, route),
         Object::TrafficSplit(split) => vec![splits::judge(world, split)],
         Object::TrafficPolicy(policy) => policies::judge(world, policy),
+        Object::AuthorizationPolicy(policy) => authorization::judge(world, policy),
         Object::Namespace(_)
         | Object::ServiceAccount(_)
         | Object::Pod(_)

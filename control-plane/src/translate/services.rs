@@ -287,6 +287,17 @@ pub(super) fn ports_of_address(world: &World, address: IpAddr) -> BTreeSet<u16> 
     numbers
 }
 
+/// The ports, as they are numbered there, at which a Service's slices hold one of these addresses.
+pub(super) fn ports_in_slices(world: &World, service: &Service, addresses: &[IpAddr]) -> BTreeSet<u16> {
+    let (namespace, name) = (namespace_of(&service.metadata), name_of(&service.metadata));
+    let holds = |slice: &EndpointSlice| {
+        let texts = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
+        texts.filter_map(|text| text.parse().ok()).any(|address: IpAddr| addresses.contains(&address))
+    };
+    let slices = world.slices_of(namespace, name).filter(|slice| holds(slice));
+    slices.flat_map(|slice| tcp_ports(service).filter_map(|(_, port)| target_port(slice, port))).collect()
+}
+
 fn service_of_slice<'w>(world: &'w World, slice: &EndpointSlice) -> Option<&'w Arc<Service>> {
     let (namespace, name) = world::service_of(slice)?;
     world.service(&namespace, &name)

@@ -16,15 +16,16 @@ type Step = (u8, u8, u64);
 
 const HTTP_ROUTE: u8 = 4;
 const GRPC_ROUTE: u8 = 5;
+const AUTHORIZATION: u8 = 7;
 /// No object: what Nodes and ServiceCIDRs name.
-const NETWORKS: u8 = 8;
+const NETWORKS: u8 = 9;
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
 const PODS: [&str; 3] = ["p0", "p1", "p2"];
 
 /// A world in which everything exists, then changes of it: in a sparse one hardly anything hangs together.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let all = (0..8u8).flat_map(|kind| (0..6u8).map(move |number| (kind, number)));
+    let all = (0..9u8).flat_map(|kind| (0..6u8).map(move |number| (kind, number)));
     let beginning: Vec<_> = all.map(|(kind, number)| (Just(kind), Just(number), any::<u64>())).collect();
     let changes = prop::collection::vec((0..=NETWORKS, 0..6u8, any::<u64>()), 1..40);
     (beginning, changes).prop_map(|(beginning, changes)| beginning.into_iter().chain(changes).collect())
@@ -72,6 +73,7 @@ fn object(kind: u8, number: u8, bits: &mut Bits) -> Object {
             "spec": {
                 "clusterIP": bits.one_of(&["10.96.0.1", "10.96.0.2", "10.96.0.1", "None"]),
                 "ports": [{ "name": bits.one_of(&["http", "http", "grpc"]), "port": 80 + bits.below(6) / 5 }],
+                "selector": { "app": bits.one_of(&["x", "y"]) },
             },
         }))),
         2 => Object::Pod(pod(metadata(PODS[number]), bits)),
@@ -104,6 +106,20 @@ fn object(kind: u8, number: u8, bits: &mut Bits) -> Object {
                 ],
             },
         }))),
+        AUTHORIZATION => Object::AuthorizationPolicy(typed(json!({
+            "apiVersion": "gauze.dev/v1alpha1", "kind": "AuthorizationPolicy",
+            "metadata": metadata(PODS[number]),
+            "spec": {
+                "targetRefs": match bits.below(4) {
+                    0 => Value::Null,
+                    1 => json!([{ "kind": "Pod", "selector": { "matchLabels": { "app": bits.one_of(&["x", "y"]) } } }]),
+                    2 => json!([{ "kind": "Node", "name": "n" }]),
+                    _ => json!([{ "kind": "Service", "name": bits.one_of(&SERVICES) }]),
+                },
+                "action": bits.one_of(&["Allow", "Deny"]),
+                "rules": [{ "from": [{ "namespaces": [bits.one_of(&["a", "b", "A"])] }] }],
+            },
+        }))),
         _ => Object::TrafficPolicy(typed(json!({
             "apiVersion": "gauze.dev/v1alpha1", "kind": "TrafficPolicy",
             "metadata": metadata(PODS[number]),
@@ -124,6 +140,7 @@ fn pod(metadata: Value, bits: &mut Bits) -> Arc<Pod> {
             "podIPs": [{ "ip": bits.one_of(&["10.1.0.1", "10.1.0.2"]) }],
         },
     });
+    pod["metadata"]["labels"] = json!({ "app": bits.one_of(&["x", "y"]) });
     if bits.below(3) > 0 {
         pod["spec"]["initContainers"] = json!([{ "name": "gauze-proxy", "restartPolicy": "Always" }]);
     }

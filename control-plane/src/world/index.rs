@@ -116,6 +116,11 @@ pub(super) fn mentions(object: &Object) -> Mentions {
             backends: split.spec.backends.iter().map(|backend| own(first_label(&backend.service))).collect(),
             ..Mentions::default()
         },
+        Object::AuthorizationPolicy(policy) => {
+            let targets = policy.spec.target_refs.iter().flatten();
+            let parents = targets.filter_map(|target| target.name.as_deref()).map(own).collect();
+            Mentions { parents, ..Mentions::default() }
+        }
         Object::TrafficPolicy(policy) => {
             let parents = policy.spec.target_refs.iter().map(|target| own(&target.name)).collect();
             Mentions { parents, ..Mentions::default() }

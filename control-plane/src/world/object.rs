@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use gauze_crds::{GrpcRoute, HttpRoute, TrafficPolicy, TrafficSplit};
+use gauze_crds::{AuthorizationPolicy, GrpcRoute, HttpRoute, TrafficPolicy, TrafficSplit};
 use gauze_model::Origin;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -23,6 +23,7 @@ pub enum Object {
     GrpcRoute(Arc<GrpcRoute>),
     TrafficSplit(Arc<TrafficSplit>),
     TrafficPolicy(Arc<TrafficPolicy>),
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
 }
 
 /// The kinds, in the order in which they are listed.
@@ -39,6 +40,7 @@ pub enum ObjectKind {
     GrpcRoute,
     TrafficSplit,
     TrafficPolicy,
+    AuthorizationPolicy,
 }
 
 /// Which object; namespace is empty for a Namespace.
@@ -63,6 +65,7 @@ macro_rules! of_any_kind {
             Object::GrpcRoute($inner) => $value,
             Object::TrafficSplit($inner) => $value,
             Object::TrafficPolicy($inner) => $value,
+            Object::AuthorizationPolicy($inner) => $value,
         }
     };
 }
@@ -87,6 +90,7 @@ of_one_kind! {
     as_grpc_route: GrpcRoute,
     as_split: TrafficSplit,
     as_policy: TrafficPolicy,
+    as_authorization_policy: AuthorizationPolicy,
 }
 
 impl ObjectKey {
@@ -96,7 +100,7 @@ impl ObjectKey {
 }
 
 impl ObjectKind {
-    pub const ALL: [ObjectKind; 9] = [
+    pub const ALL: [ObjectKind; 10] = [
         ObjectKind::Namespace,
         ObjectKind::ServiceAccount,
         ObjectKind::Pod,
@@ -106,6 +110,7 @@ impl ObjectKind {
         ObjectKind::GrpcRoute,
         ObjectKind::TrafficSplit,
         ObjectKind::TrafficPolicy,
+        ObjectKind::AuthorizationPolicy,
     ];
 
     /// As `kind:` spells it.
@@ -120,6 +125,7 @@ impl ObjectKind {
             ObjectKind::GrpcRoute => "GRPCRoute",
             ObjectKind::TrafficSplit => "TrafficSplit",
             ObjectKind::TrafficPolicy => "TrafficPolicy",
+            ObjectKind::AuthorizationPolicy => "AuthorizationPolicy",
         }
     }
 
@@ -129,7 +135,8 @@ impl ObjectKind {
             ObjectKind::HttpRoute
             | ObjectKind::GrpcRoute
             | ObjectKind::TrafficSplit
-            | ObjectKind::TrafficPolicy => true,
+            | ObjectKind::TrafficPolicy
+            | ObjectKind::AuthorizationPolicy => true,
             ObjectKind::Namespace
             | ObjectKind::ServiceAccount
             | ObjectKind::Pod
@@ -147,7 +154,7 @@ impl ObjectKind {
             ObjectKind::EndpointSlice => "discovery.k8s.io/v1",
             ObjectKind::HttpRoute | ObjectKind::GrpcRoute => "gateway.networking.k8s.io/v1",
             ObjectKind::TrafficSplit => "split.smi-spec.io/v1alpha4",
-            ObjectKind::TrafficPolicy => "gauze.dev/v1alpha1",
+            ObjectKind::TrafficPolicy | ObjectKind::AuthorizationPolicy => "gauze.dev/v1alpha1",
         }
     }
 }
@@ -179,6 +186,7 @@ impl Object {
             Object::GrpcRoute(_) => ObjectKind::GrpcRoute,
             Object::TrafficSplit(_) => ObjectKind::TrafficSplit,
             Object::TrafficPolicy(_) => ObjectKind::TrafficPolicy,
+            Object::AuthorizationPolicy(_) => ObjectKind::AuthorizationPolicy,
         }
     }
 

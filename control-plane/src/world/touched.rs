@@ -95,7 +95,18 @@ pub(super) fn reach(world: &World, object: &Object, touched: &mut Touched) {
         Object::Service(_) => {
             let key = object.key();
             touched.addresses.extend(addresses);
-            reach_service(world, &(key.namespace, key.name), touched);
+            let service = (key.namespace, key.name);
+            reach_service(world, &service, touched);
+            // Which pods it selects decides which of them its policies are for.
+            let policies = world.mentioning(&service.0, &service.1, ObjectKind::AuthorizationPolicy);
+            for policy in policies {
+                reach(world, policy, touched);
+            }
+        }
+        Object::AuthorizationPolicy(policy) => {
+            let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+            let pods = world.objects_in(ObjectKind::Pod, namespace).map(Object::key);
+            touched.pods.extend(pods.map(|key| (key.namespace, key.name)));
         }
         Object::EndpointSlice(_) => {
             reach_pods(world, &addresses, touched);

@@ -167,7 +167,7 @@ impl Mesh {
     fn fresh_answer(&self, kind: Kind, name: &Name) -> Option<Resource> {
         let answer = translate(&self.world, name).answer;
         let written = to_xds(name, answer.resource(kind)?);
-        Some(from_xds(kind, &written).expect("what is translated can be read").1)
+        Some(from_xds(kind, &written).expect("what is translated can be read").resource)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Resources, problems and conditions as short YAML, for people to review.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gauze_control_plane::status::ObjectStatus;
 use gauze_control_plane::translate::Answer;
+use gauze_model::authorization::{Operation, Policy, Rule, Source, StringMatch};
 use gauze_model::cluster::{Balance, Cluster, Endpoint, EndpointSet, Limits, Transport};
 use gauze_model::listener::{HttpTarget, Inbound, Listener, Mtls, Outbound, PortProtocol};
 use gauze_model::outlier::OutlierDetection;
@@ -84,8 +86,47 @@ fn resource(resource: &Resource) -> Vec<String> {
     }
 }
 
+/// `Deny AuthorizationPolicy/shop/admin ports [8080]`, then a line for each rule.
+fn policy(policy: &Policy) -> Vec<String> {
+    let Policy { origin, action, ports, rules, broken } = policy;
+    let ports = ports.as_ref().map_or_else(String::new, |ports| format!(" ports {ports:?}"));
+    let broken = if *broken { " closed" } else { "" };
+    let mut lines = vec![format!("  {action:?} {origin}{ports}{broken}")];
+    let fact = |name: &str, list: &[StringMatch]| {
+        let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+        if list.is_empty() { String::new() } else { format!(" {name} [{}]", list.join(", ")) }
+    };
+    let numbers = |name: &str, list: &BTreeSet<u16>| {
+        if list.is_empty() { String::new() } else { format!(" {name} {list:?}") }
+    };
+    for Rule { from, to } in rules {
+        lines.push("  - rule".to_owned());
+        for Source { identities, not_identities, namespaces, not_namespaces } in from {
+            let facts = [
+                fact("identities", identities),
+                fact("not identities", not_identities),
+                fact("namespaces", namespaces),
+                fact("not namespaces", not_namespaces),
+            ];
+            lines.push(format!("    from{}", facts.concat()));
+        }
+        for Operation { methods, not_methods, paths, not_paths, ports, not_ports } in to {
+            let facts = [
+                fact("methods", methods),
+                fact("not methods", not_methods),
+                fact("paths", paths),
+                fact("not paths", not_paths),
+                numbers("ports", ports),
+                numbers("not ports", not_ports),
+            ];
+            lines.push(format!("    to{}", facts.concat()));
+        }
+    }
+    lines
+}
+
 fn inbound(inbound: &Inbound) -> Vec<String> {
-    let Inbound { origin, identity, addresses, mtls, ports, mesh_networks: _, policies: _ } = inbound;
+    let Inbound { origin, identity, addresses, mtls, ports, mesh_networks: _, policies } = inbound;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut lines = vec![
         format!("origin: {origin}"),
@@ -99,6 +140,10 @@ fn inbound(inbound: &Inbound) -> Vec<String> {
     for (number, port) in ports {
         lines.push(format!("  {number}: {} {}", protocol(port.protocol), self::mtls(port.mtls)));
     }
+    if !policies.is_empty() {
+        lines.push("policies:".to_owned());
+    }
+    lines.extend(policies.iter().flat_map(policy));
     lines
 }
 

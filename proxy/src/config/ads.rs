@@ -318,7 +318,12 @@ impl State {
     fn note_rejections(&mut self) {
         let rejections = self.client.rejections();
         for rejection in rejections.iter().filter(|rejection| !self.rejections.contains(rejection)) {
-            tracing::warn!(code = %rejection.code, %rejection, "resource refused; the last good one stays");
+            match rejection.is_of_a_policy() {
+                true => tracing::warn!(code = %rejection.code, %rejection, "authorization policy closed"),
+                false => {
+                    tracing::warn!(code = %rejection.code, %rejection, "resource refused; the last good one stays")
+                }
+            }
         }
         self.metrics.resources_refused.set(rejections.len().try_into().unwrap_or(i64::MAX));
         self.rejections = rejections.into();

@@ -10,7 +10,7 @@ use gauze_model::snapshot::{Change, Resource};
 use gauze_model::{Code, Kind, Name, Snapshot};
 
 use crate::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use crate::{KINDS, Rejection, from_xds, kind_of, rejection, type_url};
+use crate::{Accepted, KINDS, Rejection, from_xds, kind_of, rejection, type_url};
 
 type Key = (Kind, Name);
 
@@ -40,6 +40,8 @@ struct Entry {
     last: Last,
     /// Why the answer after that was refused.
     rejection: Option<Rejection>,
+    /// The authorization policies of the last good answer that are closed, since they could not be read.
+    closed: Vec<Rejection>,
 }
 
 /// The last good answer.
@@ -128,7 +130,7 @@ impl DeltaClient {
 
     /// What was refused and has not been put right since.
     pub fn rejections(&self) -> Vec<Rejection> {
-        self.entries.values().filter_map(|entry| entry.rejection.clone()).collect()
+        self.entries.values().flat_map(|entry| entry.rejection.iter().chain(&entry.closed)).cloned().collect()
     }
 
     /// Takes what is good in a response and returns what is refused.
@@ -143,35 +145,43 @@ impl DeltaClient {
         }
         let once = |name: &str| times.get(name) == Some(&1);
         for resource in resources.iter().filter(|resource| once(&resource.name)) {
-            rejections.extend(self.take_resource(kind, resource).err());
+            match self.take_resource(kind, resource) {
+                Ok(closed) => rejections.extend(closed),
+                Err(rejection) => rejections.push(rejection),
+            }
         }
         for name in removed.iter().filter(|name| once(name)) {
             self.take_removal(kind, name);
         }
-        for rejection in &rejections {
+        for rejection in rejections.iter().filter(|rejection| !rejection.is_of_a_policy()) {
             self.note(rejection);
         }
         rejections
     }
 
-    fn take_resource(&mut self, kind: Kind, resource: &discovery::Resource) -> Result<(), Rejection> {
+    /// Returns the policies that are closed in what is taken.
+    fn take_resource(
+        &mut self,
+        kind: Kind,
+        resource: &discovery::Resource,
+    ) -> Result<Vec<Rejection>, Rejection> {
         let text = resource.name.as_str();
         let key = text.parse().map(|name| (kind, name)).map_err(|problem| rejected(kind, text, problem))?;
         if self.given_up.contains(&key) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let Some(entry) = self.entries.get_mut(&key) else {
             return Err(rejected(kind, text, "never asked for"));
         };
         if matches!(&entry.last, Last::Held { version, .. } if *version == resource.version) {
             entry.rejection = None;
-            return Ok(());
+            return Ok(entry.closed.clone());
         }
-        let (_, read) = from_xds(kind, resource)?;
-        *entry =
-            Entry { last: Last::Held { version: resource.version.clone(), resource: read }, rejection: None };
+        let Accepted { name: _, resource: read, closed } = from_xds(kind, resource)?;
+        let last = Last::Held { version: resource.version.clone(), resource: read };
+        *entry = Entry { last, rejection: None, closed: closed.clone() };
         self.pending.insert(key);
-        Ok(())
+        Ok(closed)
     }
 
     /// Removals of what was never asked for mean nothing. How a pod accepts is never taken away: what was
@@ -183,7 +193,7 @@ impl DeltaClient {
         if matches!(key.1, Name::Inbound { .. }) && matches!(entry.last, Last::Held { .. }) {
             return;
         }
-        *entry = Entry { last: Last::Absent, rejection: None };
+        *entry = Entry { last: Last::Absent, ..Entry::default() };
         self.pending.insert(key);
     }
 
@@ -312,7 +322,8 @@ impl DeltaClient {
             DeltaDiscoveryRequest { type_url: type_url(kind).to_owned(), ..DeltaDiscoveryRequest::default() };
         for ((_, name), entry) in self.entries.iter().filter(|((of, _), _)| *of == kind) {
             request.resource_names_subscribe.push(name.to_string());
-            if let Last::Held { version, .. } = &entry.last {
+            // What holds a closed policy is asked for anew, since this server has not heard of it.
+            if let (Last::Held { version, .. }, []) = (&entry.last, entry.closed.as_slice()) {
                 request.initial_resource_versions.insert(name.to_string(), version.clone());
             }
         }

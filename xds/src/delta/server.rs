@@ -61,6 +61,8 @@ pub struct Held {
     pub sent: Holding,
     /// The version that it refused last and why; gone when a later one is ACKed.
     pub rejected: Option<(String, Rejection)>,
+    /// The authorization policies of what it ACKed last that it could not read, and closed.
+    pub closed: Vec<Rejection>,
 }
 
 /// What one client has asked for, was sent, and has ACKed.
@@ -169,11 +171,14 @@ impl DeltaServer {
         self.unacknowledged.remove(index)
     }
 
-    /// What was carried is held from now on, but for what was refused by name, or all if none is named.
+    /// What was carried is held from now on, but for what was refused by name, or all if none is named. What was
+    /// refused of a policy closes that policy, and no more.
     fn acknowledge(&mut self, sent: Sent, rejections: &[Rejection]) {
         let whole = rejections.iter().find(|rejection| rejection.name.is_empty());
+        let (closed, whole_ones): (Vec<_>, Vec<_>) =
+            rejections.iter().partition(|rejection| rejection.is_of_a_policy());
         let by_name: HashMap<&str, &Rejection> =
-            rejections.iter().map(|rejection| (rejection.name.as_str(), rejection)).collect();
+            whole_ones.into_iter().map(|rejection| (rejection.name.as_str(), rejection)).collect();
         for (name, holding) in sent.carried {
             let text = name.to_string();
             let Some(held) = self.subscriptions.get_mut(&(sent.kind, name)) else { continue };
@@ -181,6 +186,8 @@ impl DeltaServer {
                 None => {
                     held.acknowledged = holding;
                     held.rejected = None;
+                    let of_this = closed.iter().filter(|rejection| rejection.name == text);
+                    held.closed = of_this.map(|rejection| (*rejection).clone()).collect();
                 }
                 Some(rejection) => held.refuse(holding, Rejection { name: text, ..rejection.clone() }),
             }
@@ -203,7 +210,7 @@ impl DeltaServer {
             }
             let version = versions.get(&key.1.to_string());
             let before = version.map_or(Holding::Nothing, |version| Holding::Version(version.clone()));
-            let held = Held { acknowledged: before.clone(), sent: before, rejected: None };
+            let held = Held { acknowledged: before.clone(), sent: before, ..Held::default() };
             self.subscriptions.insert(key.clone(), held);
             new.insert(key.clone());
         }

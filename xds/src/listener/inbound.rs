@@ -17,7 +17,7 @@ use gauze_model::{Name, SpiffeId};
 use ipnet::IpNet;
 
 use super::filters::{http_to, listener_filter, tcp_to};
-use super::{Parts, read_direction, same_chain};
+use super::{Parts, policies, read_direction, same_chain};
 use crate::metadata::{Facts, list, string, string_of, strings_of};
 use crate::path::{At as _, Fault, Read, each, refuse, required, same};
 use crate::tls;
@@ -31,7 +31,10 @@ const ORIGINAL_DESTINATION: &str = "gauze.original_destination";
 
 pub(super) fn write(name: &Name, inbound: &Inbound) -> listener::Listener {
     let networks = list(inbound.mesh_networks.iter().map(ToString::to_string));
-    let facts = Facts::origin(&inbound.origin).with("mesh_networks", networks);
+    let mut facts = Facts::origin(&inbound.origin).with("mesh_networks", networks);
+    if !inbound.policies.is_empty() {
+        facts = facts.with("policies", policies::write(&inbound.policies));
+    }
     listener::Listener {
         name: name.to_string(),
         address: Some(accepts_at()),
@@ -43,11 +46,14 @@ pub(super) fn write(name: &Name, inbound: &Inbound) -> listener::Listener {
     }
 }
 
-pub(super) fn read(mut parts: Parts) -> Read<Inbound> {
+/// Faults of authorization policies that are closed for them join `closed`.
+pub(super) fn read(mut parts: Parts, closed: &mut Vec<Fault>) -> Read<Inbound> {
     let mut facts = Facts::read(parts.metadata.take()).at("metadata")?;
     let origin = facts.take_origin().at("metadata")?;
     let networks = facts.take("mesh_networks", |value| each(strings_of(value)?, read_network));
     let mesh_networks = networks.at("metadata")?.unwrap_or_default();
+    let (policies, faults) = facts.take("policies", policies::read).at("metadata")?.unwrap_or_default();
+    closed.extend(faults);
     facts.end().at("metadata")?;
     let rest = || {
         let Parts {
@@ -69,7 +75,7 @@ pub(super) fn read(mut parts: Parts) -> Read<Inbound> {
         read_chains(&filter_chains).at("filter_chains")
     };
     let inbound = rest().by(&origin)?;
-    Ok(Inbound { origin, mesh_networks, ..inbound })
+    Ok(Inbound { origin, mesh_networks, policies, ..inbound })
 }
 
 fn read_network(text: String) -> Read<IpNet> {
@@ -138,7 +144,7 @@ fn chain_match(addresses: &[IpAddr], port: Option<u16>, alpn: &[&str]) -> Filter
 fn read_chains(given: &[FilterChain]) -> Read<Inbound> {
     let first = given.first().ok_or_else(|| Fault::new("none"))?;
     let mut inbound = Inbound {
-        origin: gauze_model::Origin::default(), // it and the networks are the caller's
+        origin: gauze_model::Origin::default(), // it, the networks and the policies are the caller's
         mesh_networks: Vec::new(),
         policies: Vec::new(),
         identity: read_identity(first).item(0)?,

@@ -17,7 +17,7 @@ pub(super) enum Watched {
 
 impl Watched {
     /// ServiceAccounts mean nothing for configuration: who a pod is stands in the pod.
-    pub(super) const ALL: [Watched; 10] = [
+    pub(super) const ALL: [Watched; 11] = [
         Watched::Object(ObjectKind::Namespace),
         Watched::Object(ObjectKind::Pod),
         Watched::Object(ObjectKind::Service),
@@ -26,6 +26,7 @@ impl Watched {
         Watched::Object(ObjectKind::GrpcRoute),
         Watched::Object(ObjectKind::TrafficSplit),
         Watched::Object(ObjectKind::TrafficPolicy),
+        Watched::Object(ObjectKind::AuthorizationPolicy),
         Watched::Node,
         Watched::ServiceCidr,
     ];
@@ -48,6 +49,9 @@ impl Watched {
                 ("split.smi-spec.io", "trafficsplits", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"])
             }
             Watched::Object(ObjectKind::TrafficPolicy) => ("gauze.dev", "trafficpolicies", &["v1alpha1"]),
+            Watched::Object(ObjectKind::AuthorizationPolicy) => {
+                ("gauze.dev", "authorizationpolicies", &["v1alpha1"])
+            }
             Watched::Node => ("", "nodes", &["v1"]),
             Watched::ServiceCidr => ("networking.k8s.io", "servicecidrs", &["v1", "v1beta1"]),
         }
