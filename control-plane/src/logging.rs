@@ -1,6 +1,6 @@
 //! Logs on stderr, and their level, which can be changed while the process runs.
 
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
@@ -12,8 +12,8 @@ pub struct Logging(Option<reload::Handle<EnvFilter, Registry>>);
 /// Why the level stays as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum LevelError {
-    #[error("`{0}` is not a level (error, warn, info, debug, trace, or target=level,…): {1}")]
-    NotALevel(String, ParseError),
+    #[error("{0}")]
+    NotALevel(String),
     #[error("this process writes no logs")]
     NoLogs,
 }
@@ -37,8 +37,8 @@ impl Logging {
     /// # Errors
     /// `filter` is no level, or the process writes no logs.
     pub fn change(&self, filter: &str) -> Result<(), LevelError> {
-        let parsed =
-            EnvFilter::try_new(quieted(filter)).map_err(|e| LevelError::NotALevel(filter.to_owned(), e))?;
+        level(filter).map_err(LevelError::NotALevel)?;
+        let parsed = EnvFilter::try_new(quieted(filter)).map_err(|e| LevelError::NotALevel(e.to_string()))?;
         let handle = self.0.as_ref().ok_or(LevelError::NoLogs)?;
         handle.reload(parsed).map_err(|_| LevelError::NoLogs)
     }
@@ -55,5 +55,6 @@ fn quieted(filter: &str) -> String {
 /// # Errors
 /// The text is no level.
 pub fn level(text: &str) -> Result<String, String> {
+    gauze_model::log_filter::check(text)?;
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
 }

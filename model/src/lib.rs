@@ -21,6 +21,7 @@ pub mod framing; // where HTTP/1 messages begin and end
 pub mod identity; // SPIFFE ids
 pub mod limits; // whether a cluster lets something more in
 pub mod listener; // where a connection goes: inbound and outbound
+pub mod log_filter; // what may be written where a log level is asked for
 pub mod name; // what a resource is called on the wire
 pub mod origin; // the user's object and field behind it
 pub mod outcome; // what came of one try of a request

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use gauze_model::log_filter::check;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -13,9 +14,7 @@ pub struct LogLevel(reload::Handle<EnvFilter, Registry>);
 /// A filter that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    #[error(
-        "log level `{0}` is neither a level (error, warn, info, debug, trace) nor a filter (`gauze_proxy=debug`)"
-    )]
+    #[error("log level: {0}")]
     Unreadable(String),
     #[error("the log level cannot be changed: {0}")]
     Fixed(#[from] reload::Error),
@@ -43,11 +42,8 @@ impl LogLevel {
 }
 
 fn read(filter: &str) -> Result<EnvFilter, FilterError> {
-    let unreadable = |_| FilterError::Unreadable(filter.to_owned());
-    if filter.is_empty() {
-        return Err(FilterError::Unreadable(String::new()));
-    }
-    EnvFilter::try_new(filter).map_err(unreadable)
+    check(filter).map_err(FilterError::Unreadable)?;
+    EnvFilter::try_new(filter).map_err(|error| FilterError::Unreadable(error.to_string()))
 }
 
 #[cfg(test)]
@@ -69,7 +65,7 @@ mod tests {
         for filter in ["info", "debug", "warn,gauze_proxy::config=trace", "off"] {
             assert!(read(filter).is_ok(), "{filter}");
         }
-        for filter in ["", "gauze_proxy=loud", "info,=,"] {
+        for filter in ["", "loud", "gauze_proxy=loud", "info,=,"] {
             assert!(read(filter).is_err(), "{filter}");
         }
     }

@@ -185,8 +185,7 @@ fn quantity(text: &str) -> Result<Quantity, String> {
 }
 
 fn log_level(text: &str) -> Result<String, String> {
-    let refused = |error| format!("`{text}` is no level (error, warn, info, debug, trace): {error}");
-    logging::level(text).map_err(refused)
+    logging::level(text)
 }
 
 fn access_log(text: &str) -> Result<AccessLog, String> {
@@ -275,6 +274,7 @@ mod tests {
             ("opaque-ports", "mysql", "25,9000-9100"),
             ("mtls", "off", "strict or permissive"),
             ("log-level", "info=loud", "error, warn, info"),
+            ("log-level", "loud", "`loud` is no level"),
             ("access-log", "xml", "off or json"),
             ("cpu", "ten", "100m"),
             ("memory", "64Mi/", "64Mi"),

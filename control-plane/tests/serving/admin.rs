@@ -109,7 +109,8 @@ async fn a_level_that_is_none_is_refused() {
     let directory = shop();
     let running = Running::start(directory.path()).await;
     for (request, expected) in [
-        ("POST /logging?level=info=loud", "is not a level"),
+        ("POST /logging?level=info=loud", "is no level"),
+        ("POST /logging?level=loud", "`loud` is no level"),
         ("POST /logging", "POST /logging?level=LEVEL"),
         ("POST /logging?level=debug", "writes no logs"),
     ] {
