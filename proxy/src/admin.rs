@@ -23,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::Proxy;
+use crate::drain::Stage;
 use crate::probe::{self, Probes, Said};
 use crate::settings::InterceptionSettings;
 use crate::tls::Credentials;
@@ -246,12 +247,13 @@ impl Admin {
             (Door::Loopback | Door::Orders, &Method::GET, "/config_dump") => json(&dump::config(&self.proxy)),
             (Door::Loopback | Door::Orders, &Method::GET, "/clusters") => json(&dump::clusters(&self.proxy)),
             (Door::Loopback | Door::Orders, &Method::GET, "/certs") => json(&self.certificates()),
+            (Door::Orders, &Method::POST, "/drain") => self.order_drain(),
             (Door::Orders, &Method::POST, "/logging") => self.set_log_level(query),
             (Door::Orders, &Method::POST, "/quitquitquit") => self.order_quit(),
-            (Door::Loopback | Door::Pod, _, "/logging" | "/quitquitquit") => {
+            (Door::Loopback | Door::Pod, _, "/drain" | "/logging" | "/quitquitquit") => {
                 text(StatusCode::FORBIDDEN, "orders are taken over the Unix socket only (--admin-socket)\n")
             }
-            (_, _, "/logging" | "/quitquitquit") => {
+            (_, _, "/drain" | "/logging" | "/quitquitquit") => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "an order is a POST\n")
             }
             _ => text(StatusCode::NOT_FOUND, PAGES),
@@ -283,6 +285,7 @@ impl Admin {
 
     fn metrics(&self) -> Answer {
         self.proxy.metrics.ready.set(self.proxy.not_ready_because().is_empty().into());
+        self.proxy.metrics.draining.set((self.proxy.drain.stage() > Stage::Serving).into());
         let mut answer = Response::new(Full::from(self.proxy.metrics.text()));
         let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         answer.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -310,6 +313,19 @@ impl Admin {
         }
     }
 
+    /// Returns at once; a second order changes nothing.
+    fn order_drain(&self) -> Answer {
+        let now = match (self.proxy.drain.advance(Stage::Draining), self.proxy.drain.stage()) {
+            (true, _) => {
+                tracing::info!("draining, as ordered: clients are told to go elsewhere, and still served");
+                "draining\n"
+            }
+            (false, Stage::Ending) => "ending already\n",
+            (false, _) => "draining already\n",
+        };
+        text(StatusCode::OK, now)
+    }
+
     fn order_quit(&self) -> Answer {
         self.quit.notify_one();
         text(StatusCode::OK, "draining, then ending\n")
@@ -317,7 +333,7 @@ impl Admin {
 }
 
 const PAGES: &str = "pages: /ready /live /metrics; on the loopback also /config_dump /clusters /certs; \
-orders: POST /logging?level=LEVEL, POST /quitquitquit\n";
+orders: POST /drain, POST /logging?level=LEVEL, POST /quitquitquit\n";
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::from(body.into()));
@@ -353,17 +369,23 @@ mod tests {
             (Door::Pod, &get, "/config_dump", 404),
             (Door::Pod, &get, "/certs", 404),
             (Door::Pod, &post, "/quitquitquit", 403),
+            (Door::Pod, &post, "/drain", 403),
             (Door::Loopback, &get, "/config_dump", 200),
             (Door::Loopback, &get, "/clusters", 200),
             (Door::Loopback, &get, "/certs", 200),
             (Door::Loopback, &post, "/logging?level=debug", 403),
             (Door::Loopback, &post, "/quitquitquit", 403),
+            (Door::Loopback, &post, "/drain", 403),
             (Door::Loopback, &post, "/live", 404),
             (Door::Orders, &get, "/certs", 200),
             (Door::Orders, &get, "/quitquitquit", 405),
+            (Door::Orders, &get, "/drain", 405),
             (Door::Orders, &post, "/logging?level=gauze_proxy=loud", 400),
             (Door::Orders, &post, "/logging?level=gauze_proxy%3Ddebug", 400),
             (Door::Orders, &post, "/logging", 400),
+            (Door::Orders, &post, "/logging?level=loud", 400),
+            (Door::Orders, &post, "/drain", 200),
+            (Door::Orders, &post, "/drain", 200),
             (Door::Orders, &post, "/quitquitquit", 200),
         ] {
             let (path, query) = target.split_once('?').unwrap_or((target, ""));

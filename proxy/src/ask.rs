@@ -1,5 +1,6 @@
 //! `gauze-proxy ask PATH`: one question to the proxy that runs here, over its admin socket. The image
-//! holds neither a shell nor curl: this is what the CLI runs in a pod.
+//! holds neither a shell nor curl: this is what the CLI runs in a pod. `gauze-proxy drain` is the order that
+//! kubelet gives when the pod begins to end.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -23,6 +24,18 @@ pub struct AskSettings {
     #[arg(long)]
     pub post: bool,
 
+    /// The socket of the proxy
+    #[arg(long, env = "GAUZE_ADMIN_SOCKET", default_value = ADMIN_SOCKET, value_name = "PATH")]
+    pub admin_socket: PathBuf,
+}
+
+/// Send those who call the app of this pod elsewhere: the pod begins to end.
+///
+/// It returns at once, and the proxy goes on serving: it is not ready any more, says `Connection: close` and GOAWAY
+/// to those who call, and leaves the app's own calls alone. SIGTERM ends it. There is no way back.
+#[derive(Clone, Debug, Parser)]
+#[command(max_term_width = 110)]
+pub struct DrainSettings {
     /// The socket of the proxy
     #[arg(long, env = "GAUZE_ADMIN_SOCKET", default_value = ADMIN_SOCKET, value_name = "PATH")]
     pub admin_socket: PathBuf,
@@ -58,6 +71,15 @@ pub fn run(settings: &AskSettings) -> Result<(), AskError> {
     // Whoever closes the pipe has read enough.
     let _ = io::stdout().write_all(body);
     Ok(())
+}
+
+/// Orders to drain, and prints the answer.
+///
+/// # Errors
+/// As [`run`].
+pub fn order_drain(settings: &DrainSettings) -> Result<(), AskError> {
+    let admin_socket = settings.admin_socket.clone();
+    run(&AskSettings { path: "/drain".to_owned(), post: true, admin_socket })
 }
 
 /// One request of HTTP/1.0: the answer ends with the connection.

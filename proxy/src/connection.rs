@@ -45,10 +45,10 @@ type Carrying = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
 pub(crate) async fn carry(worker: Rc<Worker>, accepted: Accepted) {
     let (direction, source, destination) = (accepted.direction, accepted.source, accepted.destination);
     let refused = Rc::clone(&worker);
-    let decided = Box::pin(decide(worker, accepted)).await;
-    let carried = match decided {
-        Ok(carrying) => carrying.await,
-        Err(failure) => Err(failure),
+    let carried = match Box::pin(decide_in_time(worker, accepted)).await {
+        Some(Ok(carrying)) => carrying.await,
+        Some(Err(failure)) => Err(failure),
+        None => return,
     };
     match carried {
         Ok(()) => {}
@@ -57,6 +57,15 @@ pub(crate) async fn carry(worker: Rc<Worker>, accepted: Accepted) {
             tracing::info!(%refusal, %source, %destination, "connection refused");
             refused.proxy.metrics.refused(direction, refusal.code);
         }
+    }
+}
+
+/// Decides, unless the proxy ends before anything came that could be carried.
+async fn decide_in_time(worker: Rc<Worker>, accepted: Accepted) -> Option<Result<Carrying, Failure>> {
+    let ending = Rc::clone(&worker);
+    tokio::select! {
+        decided = decide(worker, accepted) => Some(decided),
+        () = ending.quiet_end() => None,
     }
 }
 

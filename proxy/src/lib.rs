@@ -37,6 +37,7 @@ pub mod ask; // how a program without a shell asks it
 pub mod certificates; // who this proxy is
 pub mod config; // what the data path knows
 pub mod control_plane; // how the control plane is dialled
+pub mod drain; // how the proxy goes
 pub mod metrics; // every number that the proxy shows
 pub mod probe; // kubelet's questions to the app, asked by us
 pub mod process; // what the kernel allows this process
@@ -46,16 +47,18 @@ pub mod self_check; // whether the redirect rules are in force
 pub mod settings; // flags
 pub mod trace; // what the proxy says of itself
 
+use std::cell::RefCell;
 use std::ffi::OsString;
+use std::future::poll_fn;
 use std::io::{self, Write};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::admin::{Admin, Doors};
@@ -63,6 +66,7 @@ use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::config::ads::Ads;
 use crate::control_plane::ControlPlane;
+use crate::drain::{Drain, Stage};
 use crate::listen::Listeners;
 use crate::metrics::{Direction, Metrics};
 use crate::self_check::SelfCheck;
@@ -79,6 +83,7 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
     pub self_check: SelfCheck,
+    pub drain: Drain,
 }
 
 /// A proxy that cannot start.
@@ -100,6 +105,7 @@ where
     let done = match Invocation::from_arguments(arguments) {
         Ok(Invocation::Run(settings)) => run_until_told(*settings),
         Ok(Invocation::Redirect(settings)) => redirect::run(&settings).map_err(anyhow::Error::from),
+        Ok(Invocation::Drain(settings)) => ask::order_drain(&settings).map_err(anyhow::Error::from),
         Ok(Invocation::Ask(settings)) => ask::run(&settings).map_err(anyhow::Error::from),
         Err(error) => error.exit(),
     };
@@ -125,27 +131,25 @@ fn run_until_told(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
-/// SIGTERM, or Ctrl-C on a terminal.
-fn told_to_end() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+/// SIGTERM, or Ctrl-C on a terminal; each time that it is asked, the next one.
+fn told_to_end() -> io::Result<impl AsyncFn()> {
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()];
+    let [terminate, interrupt] = signals.map(|kind| signal(kind).map(RefCell::new));
+    let (terminate, interrupt) = (terminate?, interrupt?);
+    Ok(async move || {
+        poll_fn(|cx| {
+            let heard = [&terminate, &interrupt].map(|signal| signal.borrow_mut().poll_recv(cx).is_ready());
+            if heard.contains(&true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     })
 }
 
-/// Carries traffic until `shutdown`, then finishes what is in flight.
+/// Carries traffic until `told` completes (again and again, if it is told again), then goes as [`drain`] says.
 ///
 /// # Errors
-/// What it needs cannot be had at the start; afterwards nothing ends it but `shutdown`.
-pub async fn run(
-    settings: Settings,
-    log_level: LogLevel,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), StartError> {
+/// What it needs cannot be had at the start; afterwards nothing ends it but `told`.
+pub async fn run(settings: Settings, log_level: LogLevel, told: impl AsyncFn()) -> Result<(), StartError> {
     let listeners = Listeners::bind(&settings.interception)?;
     let doors = Doors::open(&settings.interception).await?;
     announce(&listeners, &doors)?;
@@ -169,24 +173,27 @@ pub async fn run(
 
     let access_log = access_log(&settings.observing, &metrics)?;
     let self_check = SelfCheck::new(settings.interception.mode);
-    let proxy = Arc::new(Proxy { settings, control_plane, config, tls, metrics, access_log, self_check });
+    let drain = Drain::new();
+    let proxy =
+        Arc::new(Proxy { settings, control_plane, config, tls, metrics, access_log, self_check, drain });
     let admin = Arc::new(Admin::new(proxy.clone(), certificates.subscribe(), log_level));
 
-    let draining = watch::Sender::new(false);
-    let workers = worker::start(&proxy, listeners, &draining.subscribe())?;
+    let workers = worker::start(&proxy, listeners)?;
     let control = async {
         let self_check = proxy.self_check.until_passed(&proxy.settings.workload.pod_ips);
         tokio::join!(ads.run(), certificates.keep(), admin.serve(&doors), self_check)
     };
     let mut control = pin!(control.fuse());
+    let told = async || {
+        tokio::select! {
+            () = told() => {}
+            () = admin.told_to_quit() => {}
+        }
+    };
     tokio::select! {
         _ = &mut control => {}
-        () = shutdown => {}
-        () = admin.told_to_quit() => {}
+        () = drain::follow(&proxy.drain, proxy.settings.drain_time, told) => {}
     }
-
-    tracing::info!("ending: finishing what is in flight");
-    draining.send_replace(true);
     let drained = tokio::task::spawn_blocking(|| workers.join());
     tokio::select! {
         _ = &mut control => {}
@@ -225,6 +232,7 @@ impl Proxy {
             (!valid, "no valid certificate"),
             (self.config.view().inbound.is_none(), "the control plane has not said how this pod accepts"),
             (!self.self_check.has_passed(), "the redirect rules are not in force"),
+            (self.drain.stage() > Stage::Serving, "draining: clients are told to go elsewhere"),
         ]
         .into_iter()
         .filter_map(|(holds, reason)| holds.then_some(reason))
@@ -248,6 +256,7 @@ impl Proxy {
             metrics,
             access_log: AccessLog::off(),
             self_check: SelfCheck::new(settings.interception.mode),
+            drain: Drain::new(),
             settings,
         }
     }

@@ -12,9 +12,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use gauze_model::Code;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::Proxy;
+use crate::drain::Stage;
 use crate::metrics::Direction;
 use crate::settings::{InterceptionSettings, Mapping, Mode};
 
@@ -104,13 +105,8 @@ impl Listeners {
         ours.map(|listener| listener.address).collect()
     }
 
-    /// Accepts and hands out until draining begins; then the sockets are closed.
-    pub(crate) async fn accept(
-        self,
-        proxy: Arc<Proxy>,
-        workers: Vec<mpsc::Sender<Accepted>>,
-        mut draining: watch::Receiver<bool>,
-    ) {
+    /// Accepts and hands out until the last stage; then the sockets are closed.
+    pub(crate) async fn accept(self, proxy: Arc<Proxy>, workers: Vec<mpsc::Sender<Accepted>>) {
         let open = [Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0))];
         let listeners = self.listeners.into_iter();
         let mut accepting: FuturesUnordered<_> = listeners
@@ -120,7 +116,7 @@ impl Listeners {
             })
             .collect();
         tokio::select! {
-            _ = draining.wait_for(|draining| *draining) => {}
+            () = proxy.drain.reached(Stage::Ending) => {}
             Some(error) = accepting.next() => tracing::error!(%error, "a listener ended"),
         }
     }

@@ -26,6 +26,8 @@ pub struct Metrics {
 
     /// 1 when the proxy has a certificate and its own `inbound/` resource.
     pub ready: IntGauge,
+    /// 1 from the order to drain on.
+    pub draining: IntGauge,
     /// When the leaf certificate expires, in seconds since 1970; 0 without one.
     pub certificate_expiry: IntGauge,
     pub certificate_renewals: IntCounter,
@@ -75,6 +77,7 @@ impl Metrics {
         Metrics {
             edges: edge::Edges::new(f),
             ready: f.one_gauge("gauze_ready", "1 when the proxy has a certificate and its inbound resource"),
+            draining: f.one_gauge("gauze_draining", "1 when clients are told to go elsewhere: the pod, or the proxy, ends"),
             certificate_expiry: f.one_gauge(
                 "gauze_certificate_expiry_timestamp_seconds",
                 "When the certificate in use expires, in seconds since 1970; 0 without one",

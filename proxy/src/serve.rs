@@ -1,26 +1,31 @@
 //! Serves HTTP on an accepted connection: our own codec for HTTP/1, hyper for HTTP/2. When draining
-//! begins, or before the leaf of a mesh connection expires, the client is told to go elsewhere
-//! (`Connection: close`, GOAWAY), and what is in flight is finished.
+//! begins, at the end, or before the leaf of a mesh connection expires, the client is told to go elsewhere
+//! (`Connection: close`; two GOAWAYs, the second once nothing can be on its way to us), and what is in flight
+//! is finished.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use gauze_model::framing;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
 
 use crate::body::Body;
 use crate::caller::Caller;
 use crate::connect::{self, CONNECTION_WINDOW, LocalTasks, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW};
+use crate::drain::Stage;
 use crate::h1;
+use crate::h1::server::Closing;
 use crate::settings::LimitSettings;
-use crate::stream::Stream;
+use crate::stream::Stream as Connection;
 use crate::worker::Worker;
 
 /// Rapid reset (CVE-2023-44487): streams that a client outside the mesh may open and reset before we have
@@ -34,14 +39,14 @@ const RESETS_LOCAL_MAX: usize = 1024;
 ///
 /// # Errors
 /// The connection broke, or the client broke the rules and was told.
-pub(crate) fn http1(caller: Caller, stream: Stream) -> impl Future<Output = io::Result<()>> {
+pub(crate) fn http1(caller: Caller, stream: Connection) -> impl Future<Output = io::Result<()>> {
     let worker = Rc::clone(caller.worker());
     let caller = Rc::new(caller);
     let carrier = Rc::clone(&caller);
     let settings = Rc::clone(&worker.http1);
-    let until = until(worker, connect::dismiss_at(&stream));
+    let closing = closing(worker, first_stage(&caller), connect::dismiss_at(&stream));
     let served =
-        h1::server::serve(stream, settings, until, async move |request| carrier.carry(request).await);
+        h1::server::serve(stream, settings, closing, async move |request| carrier.carry(request).await);
     // No `async` block: it would keep room for what it was made from, in each idle connection.
     served.map(move |served| {
         if let Err(h1::server::ServeError::Refused(refusal)) = &served {
@@ -55,19 +60,22 @@ pub(crate) fn http1(caller: Caller, stream: Stream) -> impl Future<Output = io::
 ///
 /// # Errors
 /// The connection broke, or the client broke the rules.
-pub(crate) async fn http2(caller: Caller, stream: Stream) -> io::Result<()> {
+pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> {
     let worker = Rc::clone(caller.worker());
-    let until = pin!(until(Rc::clone(&worker), connect::dismiss_at(&stream)));
+    let mut closing = pin!(closing(Rc::clone(&worker), first_stage(&caller), connect::dismiss_at(&stream)));
     let builder = http2_builder(&worker.proxy.settings.limits, caller.streams_max(), stream.mesh().is_some());
     let caller = Rc::new(caller);
+    let asked = Rc::new(Asked::default());
+    let used = Rc::clone(&asked);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let caller = Rc::clone(&caller);
+        asked.note();
         async move { Ok::<_, Infallible>(caller.carry(request.map(Body::from)).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = until => {
+        () = used.last_call(&mut closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -109,12 +117,68 @@ pub(crate) fn framing_limits(limits: &LimitSettings) -> framing::Limits {
     }
 }
 
-/// Completes when the connection should take no more requests.
-async fn until(worker: Rc<Worker>, dismiss_at: Option<Instant>) {
-    let Some(at) = dismiss_at else { return worker.drained().await };
-    let retired = Box::pin(tokio::time::sleep_until(at.into()));
-    tokio::select! {
-        () = worker.drained() => {}
-        () = retired => {}
+/// From which stage on a connection is to end: the app's own calls go on while others are sent away.
+fn first_stage(caller: &Caller) -> Stage {
+    match caller {
+        Caller::App(_) => Stage::Ending,
+        Caller::Peer(_) => Stage::Draining,
+    }
+}
+
+/// When a connection should take no more requests, as the stages of the proxy and the life of a leaf say.
+fn closing(worker: Rc<Worker>, first: Stage, dismiss_at: Option<Instant>) -> impl Stream<Item = Closing> {
+    stream::unfold(None, move |former| {
+        let worker = Rc::clone(&worker);
+        async move {
+            let next = match former {
+                None => order_from(&worker, first, dismiss_at).await,
+                Some(Closing::WithResponse) => order_from(&worker, Stage::Ending, dismiss_at).await,
+                Some(Closing::Now) => std::future::pending().await,
+            };
+            Some((next, Some(next)))
+        }
+    })
+}
+
+/// The order that comes with this stage, or with the end of a leaf.
+async fn order_from(worker: &Worker, stage: Stage, dismiss_at: Option<Instant>) -> Closing {
+    let drain = &worker.proxy.drain;
+    match dismiss_at {
+        None => drain.reached(stage).await,
+        Some(at) => {
+            let retired = Box::pin(tokio::time::sleep_until(at.into()));
+            tokio::select! {
+                () = drain.reached(stage) => {}
+                () = retired => return Closing::Now,
+            }
+        }
+    }
+    if drain.stage() == Stage::Ending { Closing::Now } else { Closing::WithResponse }
+}
+
+/// Whether an HTTP/2 connection has had a request. One that was opened while we drain, by a client that has not heard
+/// of it, gets to ask once.
+#[derive(Default)]
+struct Asked {
+    once: Cell<bool>,
+    first: Notify,
+}
+
+impl Asked {
+    fn note(&self) {
+        if !self.once.replace(true) {
+            self.first.notify_one();
+        }
+    }
+
+    /// Completes when the client should be told to go elsewhere.
+    async fn last_call(&self, closing: &mut (impl Stream<Item = Closing> + Unpin)) {
+        if closing.next().await == Some(Closing::Now) || self.once.get() {
+            return;
+        }
+        tokio::select! {
+            () = self.first.notified() => {}
+            _ = closing.next() => {}
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
 
-use crate::ask::AskSettings;
+use crate::ask::{AskSettings, DrainSettings};
 use crate::listen;
 use crate::probe::ProbeSettings;
 use crate::redirect::{RedirectSettings, SkippedSettings};
@@ -23,6 +23,8 @@ pub enum Invocation {
     Redirect(RedirectSettings),
     /// Ask the proxy of this pod and print what it says.
     Ask(AskSettings),
+    /// Order the proxy of this pod to drain.
+    Drain(DrainSettings),
 }
 
 /// The sidecar proxy of gauze: it carries all TCP of one pod, encrypted and measured.
@@ -46,7 +48,8 @@ pub struct Settings {
     #[arg(long, env = "GAUZE_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
 
-    /// After SIGTERM, how long requests in flight may take to end
+    /// After SIGTERM, how long clients are told to go elsewhere before the proxy ends; nothing if `gauze-proxy drain`
+    /// came before
     #[arg(long, env = "GAUZE_DRAIN_TIME", default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub drain_time: Duration,
 }
@@ -155,7 +158,7 @@ pub struct InterceptionSettings {
     #[arg(long, env = "GAUZE_METRICS_LISTEN", default_value = "[::]:15020", value_name = "ADDR")]
     pub metrics_listen: SocketAddr,
 
-    /// The Unix socket that takes orders (`/logging`, `/quitquitquit`), from our own user and root only
+    /// The Unix socket that takes orders (`/drain`, `/logging`, `/quitquitquit`), from our own user and root only
     #[arg(long, env = "GAUZE_ADMIN_SOCKET", value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
 
@@ -271,7 +274,7 @@ pub struct ObservingSettings {
     pub access_log: AccessLogFormat,
 
     /// What the proxy says of itself, on stderr: `info`, `gauze_proxy=debug`, ..
-    #[arg(long, env = "GAUZE_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "GAUZE_LOG_LEVEL", default_value = "info", value_parser = log_filter, value_name = "FILTER")]
     pub log_level: String,
 }
 
@@ -297,12 +300,16 @@ impl Invocation {
         let mut command = Settings::command()
             .subcommand(RedirectSettings::command().name("redirect"))
             .subcommand(AskSettings::command().name("ask"))
+            .subcommand(DrainSettings::command().name("drain"))
             .subcommand_negates_reqs(true)
             .args_conflicts_with_subcommands(true);
         let matches = command.try_get_matches_from_mut(arguments)?;
         match matches.subcommand() {
             Some(("redirect", matches)) => {
                 return Ok(Invocation::Redirect(RedirectSettings::from_arg_matches(matches)?));
+            }
+            Some(("drain", matches)) => {
+                return Ok(Invocation::Drain(DrainSettings::from_arg_matches(matches)?));
             }
             Some(("ask", matches)) => return Ok(Invocation::Ask(AskSettings::from_arg_matches(matches)?)),
             _ => {}
@@ -354,6 +361,10 @@ impl FromStr for Mapping {
         let address = |text: &str| text.parse().map_err(|_| format!("`{text}` is not an IP:PORT"));
         Ok(Mapping { listen: address(listen)?, destination: address(destination)? })
     }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    gauze_model::log_filter::check(text).map(|()| text.to_owned())
 }
 
 /// Reads `100ms`, `5s`, `2m`, `1h`.
@@ -427,6 +438,7 @@ mod tests {
             ("--pod-ip 10.0.0.1 --admin-listen 0.0.0.0:15000", "must be a loopback address"),
             ("--pod-ip 10.0.0.1 --drain-time 5", "expected a number and a unit"),
             ("--pod-ip 10.0.0.1 --workers 0", "0 is not in 1..=256"),
+            ("--pod-ip 10.0.0.1 --log-level loud", "`loud` is no level"),
             ("--pod-ip 10.0.0.1 --mesh-networks 10.0.0.0/99", "invalid"),
         ] {
             let error = read(arguments).expect_err(arguments);
@@ -435,9 +447,11 @@ mod tests {
     }
 
     #[test]
-    fn the_redirect_step_needs_no_setting_of_the_proxy() {
-        let read = Invocation::from_arguments(["gauze-proxy", "redirect", "--print"]);
-        assert!(matches!(read, Ok(Invocation::Redirect(_))), "{read:?}");
+    fn what_is_beside_the_proxy_needs_no_setting_of_it() {
+        let read = |arguments: &str| Invocation::from_arguments(arguments.split(' '));
+        assert!(matches!(read("gauze-proxy redirect --print"), Ok(Invocation::Redirect(_))));
+        assert!(matches!(read("gauze-proxy ask /ready"), Ok(Invocation::Ask(_))));
+        assert!(matches!(read("gauze-proxy drain"), Ok(Invocation::Drain(_))));
     }
 
     #[test]

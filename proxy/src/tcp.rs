@@ -5,11 +5,12 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use gauze_model::Code;
 use gauze_model::route::share;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,6 +23,7 @@ use crate::caller::{FromApp, FromPeer};
 use crate::config::Config;
 use crate::connect;
 use crate::detect::Speaks;
+use crate::drain::{QUIET, Stage};
 use crate::metrics::{EdgeMetrics, OpenConnection, Protocol};
 use crate::record::Record;
 use crate::refusal::Refusal;
@@ -184,16 +186,24 @@ pub(crate) async fn open_to(worker: &Worker, to: Arc<EndpointTarget>) -> Result<
     Ok(Upstream { stream, to, _permit: permit, _open: open, _in_flight: None })
 }
 
-/// Carries bytes both ways until both sides have ended, or one of them failed, or nothing moved for too long.
+/// Carries bytes both ways until both sides have ended, or one of them failed, or nothing moved for too long; at the
+/// end of the proxy that is soon.
 async fn carry(proxy: &Proxy, client: &mut Stream, server: &mut Stream, record: &mut Record) {
     let mut there = Half::default();
     let mut back = Half::default();
     let mut idle = Idle::new(proxy.settings.limits.tcp_idle_timeout);
+    let mut ending = pin!(proxy.drain.reached(Stage::Ending).fuse());
+    let mut is_awaited = false;
     let ended = poll_fn(|cx| {
         let there_done = there.poll(client, server, cx)?;
         let back_done = back.poll(server, client, cx)?;
         if there_done.is_ready() && back_done.is_ready() {
             return Poll::Ready(Ok(()));
+        }
+        // Once awaited, it wakes us; to poll it with every byte would take a lock.
+        let is_due = !std::mem::replace(&mut is_awaited, true) || proxy.drain.stage() == Stage::Ending;
+        if is_due && ending.as_mut().poll(cx).is_ready() {
+            idle.shorten(QUIET, there.moved + back.moved);
         }
         idle.poll(there.moved + back.moved, cx).map(Err)
     });
@@ -201,6 +211,7 @@ async fn carry(proxy: &Proxy, client: &mut Stream, server: &mut Stream, record: 
     (record.received, record.sent) = (there.moved, back.moved);
     match ended {
         Ok(()) => {}
+        Err(_) if proxy.drain.stage() == Stage::Ending => {}
         Err(error) if error.kind() == io::ErrorKind::TimedOut => record.error = Some(Code::STREAM_IDLE),
         Err(error) => tracing::debug!(%error, source = %record.source, "an opaque connection broke"),
     }
@@ -319,6 +330,12 @@ struct Idle {
 impl Idle {
     fn new(limit: Duration) -> Idle {
         Idle { limit, timer: Box::pin(tokio::time::sleep(limit)), seen: 0 }
+    }
+
+    /// From now on, when this much has moved.
+    fn shorten(&mut self, limit: Duration, moved: u64) {
+        (self.limit, self.seen) = (limit, moved);
+        self.timer.as_mut().reset(Instant::now() + limit);
     }
 
     fn poll(&mut self, moved: u64, cx: &mut Context<'_>) -> Poll<io::Error> {

@@ -14,13 +14,14 @@ use std::time::Instant;
 use gauze_model::cluster::Workload;
 use http::{HeaderValue, Version};
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::Proxy;
 use crate::balance::Latencies;
 use crate::connect::Pools;
 use crate::connection;
+use crate::drain::{FINISH_TIMEOUT, QUIET, Stage};
 use crate::h1;
 use crate::headers::PeerHeader;
 use crate::listen::{Accepted, Listeners, own_ports};
@@ -41,8 +42,6 @@ pub(crate) struct Worker {
     /// Our app, by the addresses at which it was called.
     apps: RefCell<HashMap<SocketAddr, Weak<EndpointTarget>>>,
     own_ports: Vec<u16>,
-    /// True once nothing new is accepted: finish and end.
-    pub(crate) draining: watch::Receiver<bool>,
     /// `gauze-peer` for requests that came as HTTP/1.1 and as HTTP/2.
     peer_values: [Option<HeaderValue>; 2],
     random: RefCell<fastrand::Rng>,
@@ -57,30 +56,25 @@ pub struct Workers {
 /// Connections handed over and not yet taken by their worker; more than that and accepting waits.
 const HANDED_OVER_MAX: usize = 128;
 
-/// Starts the workers. They carry traffic until `draining` turns true, then finish what is in flight,
-/// for at most the drain time.
+/// Starts the workers. They carry traffic until the last stage, then finish what is in flight.
 ///
 /// # Errors
 /// A thread or its event loop cannot be made.
-pub fn start(
-    proxy: &Arc<Proxy>,
-    listeners: Listeners,
-    draining: &watch::Receiver<bool>,
-) -> io::Result<Workers> {
+pub fn start(proxy: &Arc<Proxy>, listeners: Listeners) -> io::Result<Workers> {
     let count = usize::from(proxy.settings.workers);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(HANDED_OVER_MAX)).unzip();
     let mut acceptor = Some((listeners, senders));
     let mut threads = Vec::with_capacity(count);
     for (index, arriving) in receivers.into_iter().enumerate() {
-        let (proxy, draining, acceptor) = (Arc::clone(proxy), draining.clone(), acceptor.take());
+        let (proxy, acceptor) = (Arc::clone(proxy), acceptor.take());
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         threads.push(thread.spawn(move || {
-            let worker = Rc::new(Worker::new(proxy, index, draining));
+            let worker = Rc::new(Worker::new(proxy, index));
             let local = LocalSet::new();
             if let Some((listeners, workers)) = acceptor {
                 let settings = Arc::clone(&worker.proxy);
-                local.spawn_local(listeners.accept(settings, workers, worker.draining.clone()));
+                local.spawn_local(listeners.accept(settings, workers));
             }
             local.block_on(&runtime, worker.run(arriving));
         })?);
@@ -100,7 +94,7 @@ impl Workers {
 }
 
 impl Worker {
-    pub(crate) fn new(proxy: Arc<Proxy>, index: usize, draining: watch::Receiver<bool>) -> Worker {
+    pub(crate) fn new(proxy: Arc<Proxy>, index: usize) -> Worker {
         let WorkloadSettings { namespace, pod, app, app_version: version, .. } =
             proxy.settings.workload.clone();
         let us = Workload { namespace, pod, app, version, uid: String::new() };
@@ -113,7 +107,6 @@ impl Worker {
             nowhere: proxy.metrics.nowhere(Direction::Outbound),
             apps: RefCell::default(),
             own_ports: own_ports(&proxy.settings.interception),
-            draining,
             peer_values: [peer_value(Version::HTTP_11), peer_value(Version::HTTP_2)],
             random: RefCell::new(fastrand::Rng::new()),
             turn: Cell::new(0),
@@ -121,7 +114,7 @@ impl Worker {
         }
     }
 
-    /// Carries the connections that arrive until draining begins, then what is left of them.
+    /// Carries the connections that arrive until the last stage, then what is left of them.
     async fn run(self: Rc<Self>, mut arriving: mpsc::Receiver<Accepted>) {
         let mut connections = JoinSet::new();
         let sweeper = tokio::task::spawn_local(Rc::clone(&self).sweep());
@@ -129,14 +122,14 @@ impl Worker {
             tokio::select! {
                 accepted = arriving.recv() => match accepted {
                     Some(accepted) => { connections.spawn_local(connection::carry(Rc::clone(&self), accepted)); }
-                    None => break, // the acceptor ended: draining
+                    None => break, // the acceptor ended: the last stage
                 },
                 Some(_) = connections.join_next() => {}
             }
         }
         let left = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.proxy.settings.drain_time, left).await.is_err() {
-            tracing::info!(worker = self.index, "the drain time is over: ending what is still open");
+        if tokio::time::timeout(FINISH_TIMEOUT, left).await.is_err() {
+            tracing::info!(worker = self.index, after = ?FINISH_TIMEOUT, "cutting off what has not finished");
         }
         sweeper.abort();
     }
@@ -154,11 +147,10 @@ impl Worker {
         }
     }
 
-    /// Completes when draining begins.
-    pub(crate) async fn drained(&self) {
-        let mut draining = self.draining.clone();
-        // An error means that nobody can order it any more, and the process ends: the same.
-        let _ = draining.wait_for(|draining| *draining).await;
+    /// Completes when the last stage has lasted so long that what says nothing has nothing to say.
+    pub(crate) async fn quiet_end(&self) {
+        self.proxy.drain.reached(Stage::Ending).await;
+        tokio::time::sleep(QUIET).await;
     }
 
     /// Our app at one of its addresses; looked at as an endpoint without limits of its own.
@@ -212,12 +204,13 @@ impl Worker {
             control_plane: Arc::new(crate::control_plane::ControlPlane::new(&settings.control_plane)),
             tls: crate::tls::Tls::new("cluster.local"),
             self_check: crate::self_check::SelfCheck::new(settings.interception.mode),
+            drain: crate::drain::Drain::new(),
             config: Arc::new(config),
             access_log: crate::access_log::AccessLog::off(),
             metrics,
             settings,
         };
-        Rc::new(Worker::new(Arc::new(proxy), 0, watch::channel(false).1))
+        Rc::new(Worker::new(Arc::new(proxy), 0))
     }
 
     /// Runs a test as a worker runs: one thread, a `LocalSet`.

@@ -25,6 +25,7 @@ async fn a_shop_joins_the_mesh_is_split_lives_through_an_upgrade_and_outlives_th
     a_split_moves_the_traffic(&shop).await;
     the_mesh_says_that_all_is_well(&shop).await;
     an_upgrade_loses_no_request(&shop).await;
+    pods_that_come_and_go_lose_no_request(&shop).await;
     what_is_uninstalled_leaves_the_apps_running(&shop).await;
 }
 
@@ -144,16 +145,22 @@ impl Shop<'_> {
         }
     }
 
-    /// Runs until `meanwhile` is done, and asserts that no request was lost and none came twice.
-    async fn loses_nothing(&self, run: &str, meanwhile: impl AsyncFnOnce()) {
+    /// Runs until `meanwhile` is done.
+    async fn run_while(&self, run: &str, meanwhile: impl AsyncFnOnce()) -> Count {
         self.begin(run, RATE).await;
         self.answers(run, 50).await;
         meanwhile().await;
         let so_far = number(&self.ledger("load", &[]).await[run]["answered"]);
         self.answers(run, so_far + 50).await;
         let count = self.end(run).await;
-        let sent = count.sent;
         println!("{run}: {count:?}");
+        count
+    }
+
+    /// Runs until `meanwhile` is done, and asserts that no request was lost and none came twice.
+    async fn loses_nothing(&self, run: &str, meanwhile: impl AsyncFnOnce()) {
+        let count = self.run_while(run, meanwhile).await;
+        let sent = count.sent;
         let perfect = Count {
             sent,
             answered: sent,
@@ -164,6 +171,34 @@ impl Shop<'_> {
         };
         assert_eq!(count, perfect, "{run}");
     }
+}
+
+/// A rolling restart of every app, then more pods of one and fewer again. The ledgers of pods that went are gone with
+/// them, so it is the callers' word that counts.
+async fn pods_that_come_and_go_lose_no_request(shop: &Shop<'_>) {
+    let rolled_out = async |name: &str| {
+        let target = format!("deployment/{name}");
+        shop.kubectl(&["rollout", "status", &target, "--namespace", "shop", "--timeout=120s"]).await;
+    };
+    let count = shop
+        .run_while("rollout", async || {
+            for name in ["payments", "cart-v1", "cart-v2", "web"] {
+                shop.kubectl(&["rollout", "restart", &format!("deployment/{name}"), "--namespace", "shop"])
+                    .await;
+                rolled_out(name).await;
+            }
+            for replicas in ["--replicas=3", "--replicas=1"] {
+                shop.kubectl(&["scale", "deployment/cart-v1", "--namespace", "shop", replicas]).await;
+                rolled_out("cart-v1").await;
+            }
+            eventually("the pods that went are gone", async || {
+                let names = shop.kubectl(&["get", "pods", "--namespace", "shop", "--output=name"]).await;
+                holds(names.lines().count() == DEPLOYMENTS.len(), names)
+            })
+            .await;
+        })
+        .await;
+    assert_eq!((count.failed, count.answered), (0, count.sent), "{count:?}");
 }
 
 fn number(value: &Value) -> u64 {

@@ -82,6 +82,11 @@ impl Process {
             .unwrap_or_else(|| panic!("{} says of `{key}` only {said} in {}", self.name, self.listening))
     }
 
+    /// What the first line says under this key.
+    pub(crate) fn said(&self, key: &str) -> String {
+        self.listening[key].as_str().unwrap_or_default().to_owned()
+    }
+
     /// All that it wrote to stderr so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -59,6 +59,8 @@ pub(super) fn proxy(pod: &Value, wishes: &Wishes, injector: &Injector) -> Value 
             { "name": "GAUZE_ADMIN_SOCKET", "value": format!("{ADMIN_PATH}/admin.sock") },
         ],
         "ports": [{ "name": "gauze-metrics", "containerPort": PROBE_PORT, "protocol": "TCP" }],
+        // Kubelet runs it when the pod begins to end, beside the app's own; SIGTERM comes only after the app has exited.
+        "lifecycle": { "preStop": { "exec": { "command": ["/gauze-proxy", "drain"] } } },
         "startupProbe": ready(json!({ "periodSeconds": 1, "failureThreshold": STARTUP_SECONDS })),
         "readinessProbe": ready(json!({ "periodSeconds": 5, "timeoutSeconds": 3 })),
         "resources": resources(pod, wishes, injector),
@@ -103,8 +105,8 @@ fn arguments(pod: &Value, wishes: &Wishes, injector: &Injector) -> Vec<String> {
         format!("--mesh-networks={}", networks.join(",")),
         format!("--log-level={}", wishes.log_level.as_ref().unwrap_or(&settings.proxy_log_level)),
         format!("--access-log={}", access_log.as_str()),
-        // SIGTERM comes when the app has ended, so there is nothing to wait for.
-        "--drain-time=1s".to_owned(),
+        // SIGTERM comes when the app has ended, so there is nothing to wait for, even if the order to drain was lost.
+        "--drain-time=0s".to_owned(),
     ];
     let app = ("--app", label(pod, ["app.kubernetes.io/name", "app"]));
     let version = ("--app-version", label(pod, ["app.kubernetes.io/version", "version"]));

@@ -82,17 +82,26 @@ pub enum ServeError {
     ResponseLength,
 }
 
+/// How soon a connection is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closing {
+    /// With the next response: nobody's request is lost, for none is under way when it ends.
+    WithResponse,
+    /// At once if it is idle, else with its current response.
+    Now,
+}
+
 /// Serves requests one after another until the connection ends.
 ///
-/// When `drain` completes, an idle connection is closed at once, a busy one says `Connection: close`
-/// in its current response. A response that says `Connection: close` is the last one.
+/// `closing` says when it is to end, and later perhaps that it is to end sooner; it never ends itself. A
+/// response that says `Connection: close` is the last one.
 ///
 /// # Errors
 /// The connection broke, a request was refused here, or a response could not be sent whole.
 pub fn serve<B>(
     stream: Stream,
     settings: Rc<Settings>,
-    drain: impl Future<Output = ()>,
+    closing: impl futures_util::Stream<Item = Closing>,
     handler: impl AsyncFn(Request<Body>) -> Response<B>,
 ) -> impl Future<Output = Result<(), ServeError>>
 where
@@ -104,8 +113,8 @@ where
         wire: Rc::new(RefCell::new(Wire::new(stream, settings.limits))),
         settings,
         alarm: Alarm::default(),
-        drain: Box::pin(drain),
-        drained: false,
+        orders: Box::pin(closing),
+        closing: None,
     };
     async move {
         loop {
@@ -126,12 +135,13 @@ where
     }
 }
 
-struct Connection<D> {
+struct Connection<S> {
     wire: Rc<RefCell<Wire>>,
     settings: Rc<Settings>,
     alarm: Alarm,
-    drain: Pin<Box<D>>,
-    drained: bool,
+    orders: Pin<Box<S>>,
+    /// The last order.
+    closing: Option<Closing>,
 }
 
 /// What follows an exchange.
@@ -148,7 +158,7 @@ struct Asked {
     persistent: bool,
 }
 
-impl<D: Future<Output = ()>> Connection<D> {
+impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
     /// Waits for the head of a request; `None` when there will be no more.
     async fn next_head(&mut self) -> Result<Option<RequestHead>, ServeError> {
         let idle_since = Instant::now();
@@ -165,7 +175,7 @@ impl<D: Future<Output = ()>> Connection<D> {
                 let deadline = *first_byte.get_or_insert_with(Instant::now) + self.settings.header_timeout;
                 return self.alarm.poll(deadline, cx).map(|()| Err(too_late()));
             }
-            if is_drained(&mut self.drained, self.drain.as_mut(), cx) {
+            if hear(&mut self.closing, self.orders.as_mut(), cx) == Some(Closing::Now) {
                 return Poll::Ready(Ok(None));
             }
             self.alarm.poll(idle_since + self.settings.idle_timeout, cx).map(|()| Ok(None))
@@ -212,8 +222,8 @@ impl<D: Future<Output = ()>> Connection<D> {
             .await?
         };
 
-        let drained = poll_fn(|cx| Poll::Ready(is_drained(&mut self.drained, self.drain.as_mut(), cx))).await;
-        let (mut outgoing, after) = self.response(response, &asked, drained);
+        let closing = poll_fn(|cx| Poll::Ready(hear(&mut self.closing, self.orders.as_mut(), cx))).await;
+        let (mut outgoing, after) = self.response(response, &asked, closing.is_some());
         let sent = self.send(&mut outgoing, &mut watch).await;
         if sent.is_err() && outgoing.ends_with_the_connection() {
             self.wire.borrow().stream.reset_on_drop();
@@ -265,7 +275,7 @@ impl<D: Future<Output = ()>> Connection<D> {
         request
     }
 
-    fn response<B>(&self, response: Response<B>, asked: &Asked, drained: bool) -> (Outgoing<B>, After)
+    fn response<B>(&self, response: Response<B>, asked: &Asked, is_last: bool) -> (Outgoing<B>, After)
     where
         B: http_body::Body<Data = Bytes> + Unpin,
         B::Error: Into<BodyError>,
@@ -274,7 +284,7 @@ impl<D: Future<Output = ()>> Connection<D> {
         let framing = framing_of_response(parts.status, &parts.headers, asked, &body);
         // A client that was never told to continue may send its body or not: what follows cannot be read.
         let in_doubt = self.wire.borrow().owes_continue();
-        let last = !asked.persistent || drained || in_doubt || framing == Framing::UntilClose;
+        let last = !asked.persistent || is_last || in_doubt || framing == Framing::UntilClose;
         let after = if last || lists(&parts.headers, &CONNECTION, b"close") {
             After::Close
         } else {
@@ -366,8 +376,17 @@ impl<D: Future<Output = ()>> Connection<D> {
     }
 }
 
-fn is_drained(known: &mut bool, drain: Pin<&mut impl Future>, cx: &mut Context<'_>) -> bool {
-    *known = *known || drain.poll(cx).is_ready();
+/// The last order, with those that have come in the meantime.
+fn hear(
+    known: &mut Option<Closing>,
+    mut orders: Pin<&mut impl futures_util::Stream<Item = Closing>>,
+    cx: &mut Context<'_>,
+) -> Option<Closing> {
+    while *known != Some(Closing::Now)
+        && let Poll::Ready(Some(order)) = orders.as_mut().poll_next(cx)
+    {
+        *known = Some(order);
+    }
     *known
 }
 

@@ -69,7 +69,8 @@ fn an_idle_connection_is_small() {
     on_a_worker(async {
         let (_client, server) = pair().await;
         let handler = async |_| http::Response::new(Body::empty());
-        let serving = super::server::serve(server, Default::default(), std::future::pending(), handler);
+        let serving =
+            super::server::serve(server, Default::default(), futures_util::stream::pending(), handler);
         let sizes = [size_of_val(&serving), size_of::<super::wire::Wire>(), size_of::<Body>()];
         let limits = [512, 256, 64];
         assert!(sizes.iter().zip(limits).all(|(size, limit)| *size <= limit), "{sizes:?}");

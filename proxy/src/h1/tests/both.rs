@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::stream;
 use gauze_model::framing::Limits;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
@@ -72,7 +73,7 @@ fn bodies_of_every_kind_come_back_as_they_were() {
 async fn connect_to_echo(idle: &Rc<RefCell<Vec<Connection>>>) -> Connection {
     let (client, server) = pair().await;
     let echo = async |request: Request<Body>| Response::new(request.into_body());
-    spawn_local(serve(server, Rc::default(), std::future::pending(), echo));
+    spawn_local(serve(server, Rc::default(), stream::pending(), echo));
     let idle = idle.clone();
     let home = Rc::new(move |connection| idle.borrow_mut().push(connection));
     Connection::new(Stream::plain(client).unwrap(), Limits::default(), home, ())

@@ -3,6 +3,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream};
 use http::{Request, Response};
 use http_body_util::StreamBody;
 use tokio::sync::oneshot;
@@ -10,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::*;
 use crate::body::BodyError;
-use crate::h1::server::{ServeError, Settings, serve};
+use crate::h1::server::{Closing, ServeError, Settings, serve};
 
 type Outcome = JoinHandle<Result<(), ServeError>>;
 
@@ -26,7 +27,7 @@ fn start<F: Future<Output = Response<Body>> + 'static>(
     handler: impl Fn(Request<Body>) -> F + 'static,
 ) -> Outcome {
     spawn_local(async move {
-        serve(stream, Rc::new(settings), std::future::pending(), async |request| handler(request).await).await
+        serve(stream, Rc::new(settings), stream::pending(), async |request| handler(request).await).await
     })
 }
 
@@ -191,7 +192,7 @@ fn a_response_of_unknown_length_is_chunked_and_ends_with_its_trailers() {
         let (mut client, server) = pair().await;
         spawn_local(async move {
             let handler = async |_| Response::new(streamed());
-            serve(server, Rc::default(), std::future::pending(), handler).await
+            serve(server, Rc::default(), stream::pending(), handler).await
         });
         say(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\nHEAD / HTTP/1.1\r\nhost: x\r\n\r\n").await;
         say(&mut client, "GET / HTTP/1.0\r\n\r\n").await;
@@ -303,33 +304,41 @@ fn a_client_that_goes_away_takes_its_request_with_it() {
 }
 
 #[test]
-fn a_drain_closes_what_is_idle_and_lets_what_is_busy_end() {
+fn what_is_to_close_closes_when_idle_or_with_its_next_response() {
+    use Closing::{Now, WithResponse};
+    // Whether a request is under way when the order comes, and whether one comes afterwards.
+    let rows =
+        [(Now, false, false), (Now, true, false), (WithResponse, true, false), (WithResponse, false, true)];
     on_a_worker(async {
-        for busy in [false, true] {
+        for (order, busy, later) in rows {
             let (mut client, server) = pair().await;
-            let (drain, drained) = oneshot::channel::<()>();
+            let (close, closing) = oneshot::channel::<()>();
             let (answer, answered) = oneshot::channel::<()>();
             let answered = Cell::new(Some(answered));
             let (began, begun) = oneshot::channel::<()>();
             let began = Cell::new(Some(began));
             let serving = spawn_local(async move {
-                let drained = async { drop(drained.await) };
+                let closing = closing.map(move |_| order).into_stream().chain(stream::pending());
                 let handler = async |request| {
                     let _ = began.take().unwrap().send(());
                     let _ = answered.take().unwrap().await;
                     echo(request).await
                 };
-                serve(server, Rc::default(), drained, handler).await
+                serve(server, Rc::default(), closing, handler).await
             });
             if busy {
                 say(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
                 begun.await.unwrap();
             }
-            drain.send(()).unwrap();
+            close.send(()).unwrap();
+            if later {
+                tokio::task::yield_now().await;
+                say(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            }
             let _ = answer.send(());
             let heard = read_all(&mut client).await;
             let last = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\nGET / ";
-            assert_eq!(heard, if busy { last } else { "" });
+            assert_eq!(heard, if busy || later { last } else { "" }, "{order:?} {busy} {later}");
             drop(client);
             serving.await.unwrap().unwrap();
         }
@@ -346,7 +355,7 @@ fn a_response_that_breaks_off_is_seen_as_broken() {
             let breaks = Cell::new(Some(breaks));
             let serving = spawn_local(async move {
                 let handler = async |_| Response::new(breaking(breaks.take().unwrap()));
-                serve(server, Rc::default(), std::future::pending(), handler).await
+                serve(server, Rc::default(), stream::pending(), handler).await
             });
             say(&mut client, &format!("GET / {version}\r\nhost: x\r\n\r\n")).await;
             read_until(&mut client, last_heard).await;
