@@ -130,11 +130,11 @@ impl Cluster {
         Ok(Some(Replicas { deployment, pods, leader }))
     }
 
-    /// Every replica that is ready, the one to ask first.
+    /// The replica to ask: the leader if it is ready, else any that is, who asks the leader.
     ///
     /// # Errors
     /// Gauze is not installed here, or no replica is ready.
-    pub(crate) async fn all_replicas(&self) -> anyhow::Result<Vec<Endpoint>> {
+    pub(crate) async fn control_plane(&self) -> anyhow::Result<Endpoint> {
         let Some(replicas) = self.replicas().await? else {
             return Err(Failure::Unreachable(self.not_installed()).into());
         };
@@ -145,16 +145,7 @@ impl Cluster {
             ))
             .into());
         };
-        let others = replicas.ready().filter(|pod| pod::name(pod) != pod::name(first));
-        Ok(std::iter::once(first).chain(others).map(|pod| self.replica(pod)).collect())
-    }
-
-    /// The replica to ask: the leader if it is ready, else any that is.
-    ///
-    /// # Errors
-    /// Gauze is not installed here, or no replica is ready.
-    pub(crate) async fn control_plane(&self) -> anyhow::Result<Endpoint> {
-        Ok(self.all_replicas().await?.swap_remove(0))
+        Ok(self.replica(first))
     }
 
     pub(crate) fn replica(&self, pod: &Pod) -> Endpoint {

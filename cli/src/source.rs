@@ -3,9 +3,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-use futures_util::future::try_join_all;
-use gauze_control_plane::admin::replicas::{count_again, heard_by_all};
 use gauze_control_plane::admin::views::settings_in;
 use gauze_control_plane::source as sources;
 use gauze_control_plane::world::World;
@@ -168,8 +165,8 @@ impl Source {
                 }
             }
             Source::Cluster(cluster) => {
-                let replicas = cluster.all_replicas().await?;
-                Ok(Seen { objects: objects_of_all(&replicas).await?, live: true })
+                let objects = cluster.control_plane().await?.get_json("/objects").await?;
+                Ok(Seen { objects, live: true })
             }
         }
     }
@@ -193,17 +190,6 @@ impl Source {
             Source::Cluster(cluster) => world_of(&cluster.control_plane().await?).await,
         }
     }
-}
-
-/// The objects as one replica knows them, with `Programmed` counted over the proxies of all.
-async fn objects_of_all(replicas: &[Endpoint]) -> anyhow::Result<Value> {
-    let first = replicas.first().context("no replica")?;
-    let mut objects = first.get_json("/objects").await?;
-    if replicas.len() > 1 {
-        let proxies = replicas.iter().map(|replica| replica.get_json("/proxies"));
-        count_again(&mut objects, &heard_by_all(&try_join_all(proxies).await?));
-    }
-    Ok(objects)
 }
 
 async fn world_of(control_plane: &Endpoint) -> anyhow::Result<World> {

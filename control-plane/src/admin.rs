@@ -23,12 +23,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info, warn};
 
 use crate::authority::Authority;
+use crate::cluster::replicas::{Replicas, Word};
 use crate::logging::Logging;
 use crate::metrics::{self, Metrics};
 use crate::push::Push;
 use crate::readiness::Readiness;
 
-pub mod replicas; // what several of us say, joined
 pub mod views; // what it answers, as JSON
 
 /// Connections open at once, on socket and port together.
@@ -46,6 +46,8 @@ pub struct Admin {
     pub authority: Arc<OnceLock<Arc<Authority>>>,
     pub logging: Logging,
     pub readiness: Arc<Readiness>,
+    /// All replicas, in a cluster, as soon as they can be asked; a directory has one.
+    pub replicas: Arc<OnceLock<Replicas>>,
 }
 
 /// The operator's socket; its file goes when this is dropped.
@@ -147,7 +149,7 @@ impl Admin {
             (_, &Method::GET, "/ready") => self.ready(),
             (_, &Method::GET, "/metrics") => of(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.encode()),
             (Door::Socket, &Method::GET, "/about") => self.about(),
-            (Door::Socket, &Method::GET, "/objects") => self.view(views::objects).await,
+            (Door::Socket, &Method::GET, "/objects") => self.objects().await,
             (Door::Socket, &Method::GET, "/world") => self.view(views::world).await,
             (Door::Socket, &Method::GET, "/proxies") => self.view(views::proxies).await,
             (Door::Socket, &Method::POST, "/logging") => self.change_level(request.uri().query()),
@@ -172,8 +174,20 @@ impl Admin {
         of(StatusCode::OK, "application/json", about.to_string())
     }
 
+    /// What the leader says, whichever replica is asked.
+    async fn objects(&self) -> Answer {
+        let word = match self.replicas.get() {
+            Some(replicas) => replicas.word().await,
+            None => Word::Ours(self.push.heard()),
+        };
+        match word {
+            Word::Ours(heard) => self.view(move |push| views::objects(push, &heard)).await,
+            Word::Leaders(json) => of(StatusCode::OK, "application/json", json),
+        }
+    }
+
     /// Computes a view beside the streams, which must not wait for it.
-    async fn view(&self, view: fn(&Push) -> Value) -> Answer {
+    async fn view(&self, view: impl FnOnce(&Push) -> Value + Send + 'static) -> Answer {
         let push = Arc::clone(&self.push);
         let json = tokio::task::spawn_blocking(move || serde_json::to_vec(&view(&push)));
         match json.await {

@@ -12,6 +12,7 @@ pub(crate) mod freshness; // whether our objects are old
 mod leader; // one replica of several
 mod lease; // a Lease, and when it may be taken
 pub(crate) mod peers; // what other replicas say
+pub mod replicas; // what all replicas know together
 pub mod review; // the API server's verdict on a token
 pub(crate) mod root; // the root, in one Secret
 pub(crate) mod trust; // the roots, where pods mount them

@@ -58,7 +58,7 @@ use certificates::Certificates;
 use logging::Logging;
 use metrics::Metrics;
 use mode::{Mode, Prepared, Shared};
-use port::Services;
+use port::{AmongReplicas, Services};
 use push::Push;
 use readiness::{Readiness, Unready};
 
@@ -147,8 +147,9 @@ impl ControlPlane {
             authority: Arc::default(),
             logging: self.logging,
             readiness: readiness.clone(),
+            replicas: Arc::default(),
         };
-        let known_authority = admin.authority.clone();
+        let (known_authority, known_replicas) = (admin.authority.clone(), admin.replicas.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(admin.serve(self.socket, self.metrics_port));
         let port = self.grpc.local_addr()?.port();
@@ -156,8 +157,11 @@ impl ControlPlane {
             prepared = self.mode.prepare(&self.shared, port) => prepared?,
             () = &mut shutdown => return Ok(()),
         };
-        let Prepared { authority, tokens, own, fresh, updates, tasks: mut beside, last } = prepared;
+        let Prepared { authority, tokens, own, replicas, updates, tasks: mut beside, last } = prepared;
         let _ = known_authority.set(authority.clone());
+        if let Some(AmongReplicas { all, .. }) = &replicas {
+            let _ = known_replicas.set(all.clone());
+        }
 
         let own_id = own_identity(&settings);
         tasks.spawn(own.clone().keep());
@@ -168,7 +172,7 @@ impl ControlPlane {
         let services = Services {
             ads: Ads { push: push.clone(), metrics: metrics.clone(), readiness: readiness.clone() },
             certificates: Certificates { authority, tokens, push: push.clone(), metrics, own: own_id },
-            fresh,
+            replicas,
         };
         let stopping = readiness.clone();
         let stopped = async move {

@@ -43,6 +43,7 @@ pub struct Metrics {
     /// By problem code.
     pub object_problems: IntGaugeVec,
     pub leader: IntGauge,
+    pub replicas_unheard: Gauge,
     /// By what was done: `injected`, `left`, `refused`, `failed`.
     pub admissions: IntCounterVec,
     /// By kind of object.
@@ -132,6 +133,13 @@ impl Metrics {
                 "code",
             )?,
             leader: gauge(r, "leader", "1 when this replica leads")?,
+            replicas_unheard: registered(
+                r,
+                Gauge::with_opts(opts(
+                    "replicas_unheard",
+                    "Replicas that the leader could not ask for 10 s",
+                ))?,
+            )?,
             watched_objects: gauges(r, "watched_objects", "Objects known from the API server", "kind")?,
             watch_events: counters(r, "watch_events_total", "Objects received from the API server", "kind")?,
             watch_failures: counters(

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::authority::Authority;
 use crate::metrics::Metrics;
-use crate::port::OwnCertificate;
+use crate::port::{AmongReplicas, OwnCertificate};
 use crate::push::Push;
 use crate::readiness::{Readiness, Unready};
 use crate::settings::Settings;
@@ -43,8 +43,8 @@ pub(crate) struct Prepared {
     pub(crate) tokens: TokenCheck,
     /// The TLS port's own leaf.
     pub(crate) own: Arc<OwnCertificate>,
-    /// Whether the objects are fresh, as other replicas are told.
-    pub(crate) fresh: Option<watch::Receiver<bool>>,
+    /// What other replicas are told; a directory has none.
+    pub(crate) replicas: Option<AmongReplicas>,
     /// What changes from now on.
     pub(crate) updates: mpsc::Receiver<Update>,
     /// What goes on beside serving, until the process ends.

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use gauze_xds::certificate::CREATE_CERTIFICATE;
-use http::StatusCode;
+use http::{StatusCode, header};
+use http_body_util::Full;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -29,6 +31,7 @@ use crate::ads::{Ads, DELTA};
 use crate::authority::{Authority, Subject};
 use crate::certificates::Certificates;
 use crate::cluster::peers;
+use crate::cluster::replicas::Replicas;
 use crate::metrics::Metrics;
 use door::{Connection, Peer};
 
@@ -51,8 +54,17 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Services {
     pub ads: Ads,
     pub certificates: Certificates,
-    /// Whether our objects are fresh, for other replicas; a directory has none.
-    pub fresh: Option<watch::Receiver<bool>>,
+    /// For other replicas; a directory has none.
+    pub replicas: Option<AmongReplicas>,
+}
+
+/// What one replica tells another.
+#[derive(Clone)]
+pub struct AmongReplicas {
+    /// Whether our objects are fresh.
+    pub fresh: watch::Receiver<bool>,
+    /// What proxies hold, and what the leader makes of it.
+    pub all: Replicas,
 }
 
 impl Services {
@@ -89,7 +101,10 @@ impl Services {
                 let create = service_fn(|request| self.certificates.clone().create(request));
                 grpc(CERTIFICATE_REQUEST_SIZE_MAX).unary(create, request).await
             }
-            peers::PATH => self.say_whether_fresh(&request),
+            peers::FRESH | peers::PROXIES | peers::OBJECTS => {
+                let (question, _) = request.into_parts();
+                self.answer_replica(&question).await.map(|body| Body::new(Full::new(body)))
+            }
             path => tonic::Status::unimplemented(format!(
                 "{path} is not served here; {DELTA} and {CREATE_CERTIFICATE} are"
             ))
@@ -99,18 +114,20 @@ impl Services {
 }
 
 impl Services {
-    /// Only to another replica.
-    fn say_whether_fresh(&self, request: &http::Request<Body>) -> http::Response<Body> {
-        let asks = request.extensions().get::<Peer>().and_then(|peer| peer.identity.as_ref());
-        let status = match &self.fresh {
-            Some(fresh) if asks == Some(&self.certificates.own) => match *fresh.borrow() {
-                true => StatusCode::OK,
-                false => StatusCode::SERVICE_UNAVAILABLE,
-            },
-            Some(_) => StatusCode::FORBIDDEN,
+    /// Only another replica is answered.
+    async fn answer_replica(&self, question: &http::request::Parts) -> http::Response<Bytes> {
+        let (path, asks) = (question.uri.path(), &question.extensions);
+        let asks = asks.get::<Peer>().and_then(|peer| peer.identity.as_ref());
+        let status = match &self.replicas {
             None => StatusCode::NOT_FOUND,
+            Some(_) if asks != Some(&self.certificates.own) => StatusCode::FORBIDDEN,
+            Some(among) if path != peers::FRESH => {
+                return among.all.answer(path, question.headers.get(header::IF_NONE_MATCH)).await;
+            }
+            Some(among) if *among.fresh.borrow() => StatusCode::OK,
+            Some(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let mut answer = http::Response::new(Body::empty());
+        let mut answer = http::Response::new(Bytes::new());
         *answer.status_mut() = status;
         answer
     }

@@ -156,7 +156,8 @@ impl Push {
 
     /// The same for [`status::conditions`](crate::status::conditions).
     pub fn heard(&self) -> Heard {
-        Heard { proxies: self.proxies().into_iter().map(|proxy| proxy.heard).collect() }
+        let proxies = self.proxies().into_iter().map(|proxy| proxy.heard).collect();
+        Heard { proxies, unheard: Vec::new() }
     }
 
     /// A panic in a computation poisons the lock; what it guards is replaced piece by piece, so going on is right.

@@ -4,6 +4,7 @@
 
 mod conditions;
 mod programmed;
+mod replicas;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,8 @@ use crate::problem::Problem;
 use crate::translate::{Judgement, judge};
 use crate::world::{ObjectKey, ObjectKind, World};
 
+pub use replicas::heard_by_all;
+
 /// The name under which gauze writes into statuses that are shared with others.
 pub const CONTROLLER_NAME: &str = "gauze.dev/control-plane";
 
@@ -22,6 +25,8 @@ pub const CONTROLLER_NAME: &str = "gauze.dev/control-plane";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heard {
     pub proxies: Vec<Proxy>,
+    /// Replicas whose proxies are missing here; where there is one, no count is right.
+    pub unheard: Vec<String>,
 }
 
 /// What one proxy holds or should hold.
@@ -155,11 +160,6 @@ pub fn conditions(world: &World, source: &[Problem], heard: &Heard) -> Vec<Objec
     statuses.extend(never_usable(world, source));
     statuses.sort_by(|one, other| one.object.cmp(&other.object));
     statuses
-}
-
-/// The condition `Programmed` of one object alone.
-pub fn programmed(heard: &Heard, origin: &Origin) -> Condition {
-    programmed::count(heard, origin).condition()
 }
 
 /// Objects that the world does not hold, since no version of them could be used.

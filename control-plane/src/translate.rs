@@ -29,6 +29,7 @@ use crate::world::World;
 pub use check::check;
 pub(crate) use judge::{Judgement, judge};
 pub(crate) use pods::addresses;
+pub(crate) use pods::has_ended;
 pub(crate) use pods::is_strictness;
 pub use pods::{identity, is_meshed};
 

@@ -49,8 +49,8 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-pub(super) fn objects(push: &Push) -> Value {
-    objects_of(&push.world(), &push.problems(), &push.heard())
+pub(crate) fn objects(push: &Push, heard: &Heard) -> Value {
+    objects_of(&push.world(), &push.problems(), heard)
 }
 
 /// Every object with its conditions as they would stand in a cluster, and with what its source cannot read of it.
@@ -105,7 +105,7 @@ pub(super) fn world(push: &Push) -> Value {
 }
 
 /// Every pod whose proxy is connected, or was in the last five minutes: what it holds and should hold.
-pub(super) fn proxies(push: &Push) -> Value {
+pub(crate) fn proxies(push: &Push) -> Value {
     let proxies: Vec<Value> = push.proxies().iter().map(proxy).collect();
     json!({ "proxies": proxies })
 }

@@ -1,5 +1,5 @@
-//! The question of one replica to another: are your objects fresh? Asked over the TLS port, and answered
-//! only where both sides are exactly the control plane's own identity.
+//! The questions of one replica to another. Asked over the TLS port, and answered only where both sides are exactly
+//! the control plane's own identity.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use gauze_model::SpiffeId;
-use http::{Request, StatusCode, Version};
-use http_body_util::Empty;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::api::core::v1::Pod;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
@@ -22,6 +23,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -30,10 +32,16 @@ use crate::port::door::identity_of;
 use crate::translate;
 use crate::world::World;
 
-/// What is asked.
-pub(crate) const PATH: &str = "/gauze/fresh";
+/// Are your objects fresh?
+pub(crate) const FRESH: &str = "/gauze/fresh";
+/// What do the proxies hold that have a stream to you?
+pub(crate) const PROXIES: &str = "/gauze/proxies";
+/// All objects with their conditions; only the leader answers.
+pub(crate) const OBJECTS: &str = "/gauze/objects";
 /// How long a peer may take, from the first packet to its answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
+/// Size of an answer, in bytes.
+const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// Asks other replicas.
 #[derive(Clone)]
@@ -44,6 +52,20 @@ pub(crate) struct Peers {
     pod: String,
     /// All replicas listen at the same port.
     port: u16,
+}
+
+/// Another replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) pod: String,
+    address: IpAddr,
+}
+
+#[cfg(test)]
+impl Peer {
+    pub(crate) fn for_tests(pod: &str) -> Peer {
+        Peer { pod: pod.to_owned(), address: IpAddr::from([127, 0, 0, 1]) }
+    }
 }
 
 impl Peers {
@@ -76,45 +98,77 @@ impl Peers {
         })
     }
 
-    /// The first address of each other replica that the world knows.
-    fn addresses(&self, world: &World) -> Vec<IpAddr> {
+    /// Each other replica that the world knows, at its first address.
+    pub(crate) fn all(&self, world: &World) -> Vec<Peer> {
         let others = world.pods().filter(|pod| {
             let metadata = &pod.metadata;
             metadata.namespace.as_deref() == Some(&self.namespace)
                 && metadata.name.as_deref() != Some(&self.pod)
                 && translate::identity(world, pod) == self.own
+                && !translate::has_ended(pod)
         });
-        others.filter_map(|pod| translate::addresses(pod).first().copied()).collect()
+        let peer = |pod: &Arc<Pod>| {
+            let address = translate::addresses(pod).first().copied()?;
+            Some(Peer { pod: pod.metadata.name.clone()?, address })
+        };
+        others.filter_map(peer).collect()
     }
 
     /// Whether any other replica says that its objects are fresh.
     pub(crate) async fn is_one_fresh(&self, world: &World) -> bool {
-        let asked = self.addresses(world).into_iter().map(|address| async move {
-            let address = SocketAddr::new(address, self.port);
-            match timeout(TIMEOUT, self.ask(address)).await {
-                Ok(Ok(fresh)) => fresh,
-                Ok(Err(error)) => {
-                    tracing::debug!(%address, "a replica cannot be asked: {error:#}");
-                    false
-                }
-                Err(_) => false,
-            }
-        });
-        join_all(asked).await.contains(&true)
+        let peers = self.all(world);
+        let asked = peers.iter().map(|peer| self.ask(peer, FRESH, None));
+        join_all(asked).await.iter().flatten().any(|answer| answer.status() == StatusCode::OK)
     }
 
-    async fn ask(&self, address: SocketAddr) -> anyhow::Result<bool> {
+    /// What the first replica says that answers with 200.
+    pub(crate) async fn any(&self, world: &World, path: &str) -> Option<Bytes> {
+        let peers = self.all(world);
+        let asked = peers.iter().map(|peer| self.ask(peer, path, None));
+        let mut answers = join_all(asked).await.into_iter().flatten();
+        answers.find(|answer| answer.status() == StatusCode::OK).map(Response::into_body)
+    }
+
+    /// The answer of one replica; `None` if there is none in time. `known` is the tag of the last answer, which need
+    /// not come again.
+    pub(crate) async fn ask(
+        &self,
+        peer: &Peer,
+        path: &str,
+        known: Option<&HeaderValue>,
+    ) -> Option<Response<Bytes>> {
+        match timeout(TIMEOUT, self.exchange(SocketAddr::new(peer.address, self.port), path, known)).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(error)) => {
+                tracing::debug!(pod = peer.pod, path, "a replica cannot be asked: {error:#}");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn exchange(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        known: Option<&HeaderValue>,
+    ) -> anyhow::Result<Response<Bytes>> {
         let stream = TcpStream::connect(address).await?;
         let name = ServerName::IpAddress(address.ip().into());
         let stream = TokioIo::new(self.tls.connect(name, stream).await?);
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
-        let connection = tokio::spawn(connection);
-        let request = Request::get(format!("https://gauze-control-plane{PATH}"))
+        // Ends with this question, however that ends.
+        let mut connections = JoinSet::new();
+        connections.spawn(connection);
+        let mut request = Request::get(format!("https://gauze-control-plane{path}"))
             .version(Version::HTTP_2)
             .body(Empty::<Bytes>::new())?;
-        let answer = sender.send_request(request).await;
-        connection.abort();
-        Ok(answer?.status() == StatusCode::OK)
+        if let Some(known) = known {
+            request.headers_mut().insert(header::IF_NONE_MATCH, known.clone());
+        }
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(anyhow::Error::from_boxed)?;
+        Ok(Response::from_parts(head, body.to_bytes()))
     }
 }
 

@@ -38,5 +38,5 @@ pub(super) async fn prepare(directory: &Path, shared: &Shared) -> anyhow::Result
     let mut tasks = JoinSet::new();
     tasks.spawn(tokens::keep(token_files, Arc::clone(&tokens), Arc::clone(push), Arc::clone(metrics)));
     let tokens = TokenCheck::Own(tokens);
-    Ok(Prepared { authority, tokens, own, fresh: None, updates, tasks, last: JoinSet::new() })
+    Ok(Prepared { authority, tokens, own, replicas: None, updates, tasks, last: JoinSet::new() })
 }

@@ -10,12 +10,13 @@ use super::{Prepared, Shared, read_all};
 use crate::authority::Subject;
 use crate::cluster::freshness::Freshness;
 use crate::cluster::peers::Peers;
+use crate::cluster::replicas::Replicas;
 use crate::cluster::review::Reviewer;
 use crate::cluster::root::{NoRoot, RootSecret};
 use crate::cluster::trust::Trust;
 use crate::cluster::webhook::Webhook;
 use crate::cluster::{Cluster, bundle};
-use crate::port::OwnCertificate;
+use crate::port::{AmongReplicas, OwnCertificate};
 use crate::readiness::Unready;
 use crate::settings::Settings;
 use crate::tokens::TokenCheck;
@@ -68,9 +69,11 @@ impl Kubernetes {
 
         let ourselves = (cluster.namespace.as_str(), cluster.pod.as_str());
         let peers = Peers::new(authority.root(), Arc::clone(&own), own_identity(settings), ourselves, port)?;
-        let freshness = Freshness::new(cluster.clone(), shared.clone(), peers);
-        let fresh = Some(freshness.answer());
+        let freshness = Freshness::new(cluster.clone(), shared.clone(), peers.clone());
+        let all = Replicas::new(Arc::clone(push), peers, cluster.leader(), Arc::clone(metrics));
+        let replicas = Some(AmongReplicas { fresh: freshness.answer(), all: all.clone() });
         tasks.spawn(freshness.keep());
+        tasks.spawn(all.keep());
 
         // Pods that ask for a sidecar.
         let names = Subject::Server(webhook_names(settings));
@@ -81,7 +84,7 @@ impl Kubernetes {
         let (settings, push, metrics) = (settings.clone(), push.clone(), metrics.clone());
         let injection = Webhook { settings, push, metrics, trust };
         last.spawn(injection.serve(webhook, leaf, Arc::clone(readiness)));
-        Ok(Prepared { authority, tokens, own, fresh, updates, tasks, last })
+        Ok(Prepared { authority, tokens, own, replicas, updates, tasks, last })
     }
 }
 

@@ -3,7 +3,7 @@
 use gauze_model::Origin;
 
 use super::conditions::condition;
-use super::{ClosedPolicy, Condition, Heard, HoldingState, Proxy, Truth};
+use super::{ClosedPolicy, Condition, Heard, Holding, HoldingState, Proxy, Truth};
 
 /// Pods that one condition names; of more it says how many.
 const PODS_MAX: usize = 3;
@@ -17,11 +17,13 @@ pub(super) struct Count {
     concerned: usize,
     /// Who refused it, and why.
     refusals: Vec<String>,
+    /// Replicas whose pods are not counted.
+    unheard: Vec<String>,
 }
 
 /// Counts the pods by an object; each pod once, whatever number of resources it holds of it.
 pub(super) fn count(heard: &Heard, origin: &Origin) -> Count {
-    let mut count = Count::default();
+    let mut count = Count { unheard: heard.unheard.clone(), ..Count::default() };
     for proxy in &heard.proxies {
         let mut concerned = proxy
             .resources
@@ -32,24 +34,28 @@ pub(super) fn count(heard: &Heard, origin: &Origin) -> Count {
             continue;
         }
         count.concerned += 1;
-        let states: Vec<&HoldingState> = concerned.map(|holding| &holding.state).collect();
-        if states.iter().all(|state| is_current(state, origin)) {
+        let concerned: Vec<&Holding> = concerned.collect();
+        if concerned.iter().all(|holding| is_current(holding, origin)) {
             count.current += 1;
         }
-        count.refusals.extend(states.iter().find_map(|state| refusal(proxy, state, origin)));
+        count.refusals.extend(concerned.iter().find_map(|holding| refusal(proxy, &holding.state, origin)));
     }
     count
 }
 
-/// A policy that is closed takes nothing from the others beside it.
-fn is_current(state: &HoldingState, object: &Origin) -> bool {
-    match state {
+/// Whether it is what this version of the object yields: the replica that says so may not have seen that one yet. A
+/// policy that is closed takes nothing from the others beside it.
+fn is_current(holding: &Holding, origin: &Origin) -> bool {
+    let of_object = holding.origins.iter().filter(|of| of.object() == origin.object());
+    let newest = of_object.map(|of| of.generation).max().unwrap_or_default();
+    let is_held = match &holding.state {
         HoldingState::Current => true,
         HoldingState::Closed(policies) => {
-            policies.iter().all(|policy| policy.origin.object() != object.object())
+            policies.iter().all(|policy| policy.origin.object() != origin.object())
         }
         HoldingState::Behind | HoldingState::Refused { .. } => false,
-    }
+    };
+    is_held && newest >= origin.generation
 }
 
 fn refusal(proxy: &Proxy, state: &HoldingState, object: &Origin) -> Option<String> {
@@ -69,7 +75,13 @@ fn refusal(proxy: &Proxy, state: &HoldingState, object: &Origin) -> Option<Strin
 
 impl Count {
     pub(super) fn condition(&self) -> Condition {
-        let Count { current, concerned, refusals } = self;
+        let Count { current, concerned, refusals, unheard } = self;
+        if !unheard.is_empty() {
+            let who = unheard.join(", ");
+            let message =
+                format!("{current}/{concerned} without the proxies of {who}, which cannot be asked");
+            return condition("Programmed", Truth::Unknown, "ReplicaUnreachable", message);
+        }
         let (status, reason) = match (current == concerned, concerned, refusals.is_empty()) {
             (_, 0, _) => (Truth::True, "NotUsedYet"),
             (true, ..) => (Truth::True, "Programmed"),
@@ -91,7 +103,6 @@ mod tests {
 
     use gauze_model::{Kind, Name};
 
-    use super::super::Holding;
     use super::*;
 
     fn split(name: &str) -> Origin {
@@ -169,7 +180,7 @@ mod tests {
                 "0/1; shop/web-0 refused it: rules[0]: is too large",
             ),
         ] {
-            let condition = count(&Heard { proxies }, &split("cart")).condition();
+            let condition = count(&Heard { proxies, ..Heard::default() }, &split("cart")).condition();
             assert_eq!(
                 (condition.status, condition.reason, condition.message.as_str()),
                 (status, reason, message),

@@ -56,6 +56,7 @@ fn each_kind_has_the_status_that_its_users_look_for() {
         kind: "HTTPRoute".into(),
         namespace: "shop".into(),
         name: "cart".into(),
+        generation: 7,
         ..Origin::default()
     };
     let holding = Holding {
@@ -97,7 +98,7 @@ fn each_kind_has_the_status_that_its_users_look_for() {
             }]}),
         ),
     ];
-    assert_eq!(statuses(OBJECTS, &Heard { proxies: vec![proxy] }), expected);
+    assert_eq!(statuses(OBJECTS, &Heard { proxies: vec![proxy], ..Heard::default() }), expected);
 }
 
 #[test]

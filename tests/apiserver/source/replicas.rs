@@ -1,5 +1,8 @@
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams};
+
 use super::answers;
 use crate::harness::App;
 use crate::harness::apiserver::ApiServer;
@@ -7,11 +10,17 @@ use crate::harness::eventually::{eventually, holds, within};
 use crate::harness::kube_mesh::{KubeMesh, Replica};
 use crate::harness::load::Load;
 use crate::harness::mesh::SidecarOptions;
+use crate::harness::objects;
 
 /// From the death of a leader to the next: the Lease's life, its renewal, and a call or two.
 const SUCCESSION: Duration = Duration::from_secs(25);
 /// From the last packet of the API server to being known as lagging: 5 s, and the question to the others.
 const NOTICE: Duration = Duration::from_secs(12);
+
+/// From the last answer of a replica to saying that nothing is known: 10 s, and what a busy machine adds.
+const UNHEARD: Duration = Duration::from_secs(30);
+/// Until a sidecar notices that its replica hangs: the pings of its stream.
+const ELSEWHERE: Duration = Duration::from_secs(90);
 
 /// Waits until exactly one of these leads; returns which.
 async fn leader(replicas: &[&Replica], bound: Duration) -> usize {
@@ -102,4 +111,70 @@ async fn a_replica_that_lags_sends_its_proxies_to_one_that_does_not() {
     relay.mend();
     lagging.ready().await;
     load.finish().await.assert_nothing_lost(&[&apps[0], &apps[1]]);
+}
+
+/// Status and message of the condition `Programmed` of the split in this namespace, as this replica says it.
+async fn programmed(replica: &Replica, namespace: &str) -> String {
+    let answer = replica.ask("/objects").await;
+    let mut objects = answer["objects"].as_array().into_iter().flatten();
+    let split = objects.find(|object| object["kind"] == "TrafficSplit" && object["namespace"] == namespace);
+    let conditions = split.map(|split| &split["parents"][0]["conditions"]).and_then(|all| all.as_array());
+    let condition = conditions.into_iter().flatten().find(|condition| condition["type"] == "Programmed");
+    let text = |field| condition.and_then(|condition| condition[field].as_str()).unwrap_or_default();
+    format!("{} {}", text("status"), text("message"))
+}
+
+#[tokio::test]
+async fn whether_a_rule_is_live_is_counted_over_all_replicas_whichever_is_asked() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let mesh = KubeMesh::start(server).await;
+    let kubeconfig = server.kubeconfig();
+    let [zero, one] =
+        [mesh.replica("gauze-0", &kubeconfig, &[]).await, mesh.replica("gauze-1", &kubeconfig, &[]).await];
+    zero.ready().await;
+    one.ready().await;
+    let app = App::start("cart").await;
+    let none = SidecarOptions::default();
+    let cart = mesh.pod("cart-0", "cart", Some(&app), none).await;
+    let service = mesh.service("cart", &[&cart]).await;
+    mesh.service("cart-v1", &[&cart]).await;
+    server.apply(&objects::split(mesh.shop(), "cart", "cart", &[("cart-v1", 1)])).await;
+    let mut callers = Vec::new();
+    for (name, replica) in [("web-0", &zero), ("web-1", &one)] {
+        mesh.front.point_to(&[replica.address()]);
+        let web = mesh.pod(name, "web", None, SidecarOptions { dials: &[service], ..none }).await;
+        web.ready().await;
+        answers(&web, "cart").await;
+        callers.push(web);
+    }
+    for replica in [&zero, &one] {
+        eventually(&format!("{} knows of both callers", replica.pod), async || {
+            let said = programmed(replica, mesh.shop()).await;
+            holds(said == "True 2/2", said)
+        })
+        .await;
+    }
+
+    let (leading, other) = match leader(&[&zero, &one], SUCCESSION).await {
+        0 => (&zero, &one),
+        _ => (&one, &zero),
+    };
+    other.process.freeze();
+    within(UNHEARD, "one replica hangs, so nobody knows", async || {
+        let said = programmed(leading, mesh.shop()).await;
+        let expected = format!("without the proxies of {}, which cannot be asked", other.pod);
+        holds(said.starts_with("Unknown ") && said.ends_with(&expected), said)
+    })
+    .await;
+    assert_eq!(leading.metric("replicas_unheard", "").await, 1.0);
+
+    // Its pod is gone, and its sidecar finds the other one.
+    mesh.front.point_to(&[leading.address()]);
+    let pods: Api<Pod> = Api::namespaced(mesh.client.clone(), &mesh.system.name);
+    pods.delete(&other.pod, &DeleteParams::default().grace_period(0)).await.expect("it is there");
+    within(ELSEWHERE, "all callers are counted again", async || {
+        let said = programmed(leading, mesh.shop()).await;
+        holds(said == "True 2/2", said)
+    })
+    .await;
 }

@@ -1,16 +1,15 @@
-//! What several replicas say, joined: each knows only the proxies that have a stream to it, so the count of
-//! `Programmed` is right only over all of them. The command line joins; in the cluster the leader will.
+//! What several replicas say, joined. A pod counts once, whatever replica it has or had its stream to.
 
 use std::collections::BTreeMap;
 
-use gauze_model::{Kind, Name, Origin};
-use serde_json::{Value, json};
+use gauze_model::{Kind, Name};
+use serde_json::Value;
 
-use crate::status::{self, Heard, Holding, HoldingState, Proxy};
+use super::{Heard, Holding, HoldingState, Proxy};
 
-/// The proxies of all replicas; `answers` are what each says to `GET /proxies`. A pod counts once: by its open stream,
-/// else by its newest. What cannot be read, of another release, is left out.
-pub fn heard_by_all(answers: &[Value]) -> Heard {
+/// The proxies of all replicas; `answers` are what each says to `GET /proxies`. A pod counts by its open stream, else by
+/// its newest. What cannot be read, of another release, is left out.
+pub fn heard_by_all(answers: &[&Value]) -> Heard {
     let mut newest: BTreeMap<(String, String), (bool, u64, &Value)> = BTreeMap::new();
     for proxy in answers.iter().flat_map(|answer| list(&answer["proxies"])) {
         let pod = (text(&proxy["namespace"]), text(&proxy["pod"]));
@@ -26,7 +25,7 @@ pub fn heard_by_all(answers: &[Value]) -> Heard {
         pod,
         resources: list(&proxy["resources"]).filter_map(holding).collect(),
     });
-    Heard { proxies: proxies.collect() }
+    Heard { proxies: proxies.collect(), unheard: Vec::new() }
 }
 
 fn holding(value: &Value) -> Option<Holding> {
@@ -47,33 +46,6 @@ fn holding(value: &Value) -> Option<Holding> {
     Some(Holding { kind, name, state, origins: read(&value["origins"])? })
 }
 
-/// Counts `Programmed` again in what one replica says to `GET /objects`. Where the condition says something else than
-/// a count, that stays.
-pub fn count_again(objects: &mut Value, heard: &Heard) {
-    for object in objects["objects"].as_array_mut().into_iter().flatten() {
-        let origin = Origin {
-            kind: text(&object["kind"]),
-            namespace: text(&object["namespace"]),
-            name: text(&object["name"]),
-            ..Origin::default()
-        };
-        let parents = object["parents"].as_array_mut().into_iter().flatten();
-        let conditions = parents.flat_map(|parent| parent["conditions"].as_array_mut().into_iter().flatten());
-        for condition in conditions.filter(|condition| is_count(condition)) {
-            let counted = status::programmed(heard, &origin);
-            condition["status"] = json!(counted.status);
-            condition["reason"] = json!(counted.reason);
-            condition["message"] = json!(counted.message);
-        }
-    }
-}
-
-fn is_count(condition: &Value) -> bool {
-    let counts = ["NotUsedYet", "Programmed", "Reconciling", "PartiallyProgrammed"];
-    condition["type"] == "Programmed"
-        && condition["reason"].as_str().is_some_and(|reason| counts.contains(&reason))
-}
-
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
@@ -90,10 +62,16 @@ fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
 mod tests {
     use std::slice::from_ref;
 
+    use gauze_model::Origin;
+    use serde_json::json;
+
+    use super::super::programmed;
     use super::*;
 
+    const GENERATION: i64 = 2;
+
     fn proxy(pod: &str, connected: bool, since: u64, state: &str) -> Value {
-        let origin = json!({ "kind": "TrafficSplit", "namespace": "shop", "name": "cart", "path": "spec" });
+        let origin = json!({ "kind": "TrafficSplit", "namespace": "shop", "name": "cart", "path": "spec", "generation": GENERATION });
         let rejection = json!({ "path": "spec.backends[0]", "problem": "is too large", "origin": null });
         json!({
             "namespace": "shop", "pod": pod, "connected": connected, "sinceUnixSeconds": since,
@@ -105,23 +83,19 @@ mod tests {
     }
 
     /// Status, reason and message of the split's `Programmed`, over these replicas.
-    fn counted(replicas: &[&[Value]]) -> String {
+    fn counted(replicas: &[&[Value]], generation: i64, unheard: &[&str]) -> String {
         let answers: Vec<Value> = replicas.iter().map(|proxies| json!({ "proxies": proxies })).collect();
-        let condition = |kind: &str, reason: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": "1/1" });
-        let mut objects = json!({ "objects": [{
-            "kind": "TrafficSplit", "namespace": "shop", "name": "cart",
-            "parents": [{ "conditions": [condition("Accepted", "Accepted"), condition("Programmed", "Programmed")] }],
-        }] });
-        count_again(&mut objects, &heard_by_all(&answers));
-        let conditions = &objects["objects"][0]["parents"][0]["conditions"];
-        assert_eq!(conditions[0]["message"], "1/1", "only Programmed is counted again");
-        let programmed = &conditions[1];
-        format!(
-            "{} {} {}",
-            text(&programmed["status"]),
-            text(&programmed["reason"]),
-            text(&programmed["message"])
-        )
+        let unheard = unheard.iter().map(ToString::to_string).collect();
+        let heard = Heard { unheard, ..heard_by_all(&answers.iter().collect::<Vec<_>>()) };
+        let split = Origin {
+            kind: "TrafficSplit".into(),
+            namespace: "shop".into(),
+            name: "cart".into(),
+            generation,
+            ..Origin::default()
+        };
+        let condition = programmed::count(&heard, &split).condition();
+        format!("{:?} {} {}", condition.status, condition.reason, condition.message)
     }
 
     #[test]
@@ -148,7 +122,20 @@ mod tests {
             ),
             ("nobody is there", &[&[], &[]], "True NotUsedYet 0/0"),
         ] {
-            assert_eq!(counted(replicas), expected, "{what}");
+            assert_eq!(counted(replicas, GENERATION, &[]), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn without_the_word_of_a_replica_nothing_is_claimed() {
+        let one = [proxy("web-0", true, 10, "current")];
+        let expected = "Unknown ReplicaUnreachable 1/1 without the proxies of gauze-1, which cannot be asked";
+        assert_eq!(counted(&[&one], GENERATION, &["gauze-1"]), expected);
+    }
+
+    #[test]
+    fn a_replica_that_has_not_seen_the_newest_version_does_not_speak_for_it() {
+        let one = [proxy("web-0", true, 10, "current")];
+        assert_eq!(counted(&[&one], GENERATION + 1, &[]), "False Reconciling 0/1");
     }
 }
