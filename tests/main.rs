@@ -4,6 +4,7 @@
 mod harness;
 
 mod apiserver; // Kubernetes without kubelet: objects, admission, tokens
+mod authorization; // who may do what
 mod cli; // what `gauze` answers
 mod cluster; // a whole cluster with really injected pods
 mod configuration; // how it reaches a proxy, and what it never disturbs
