@@ -18,5 +18,6 @@ mod netns; // pods as network namespaces, with real redirect rules
 mod packaging; // images and chart say the same everywhere
 mod promises; // docs/promises.md names tests that exist
 mod resilience; // what a misbehaving upstream costs, and what it does not
+mod retrying; // the same request, sent again
 mod routing; // HTTPRoute, GRPCRoute, TrafficPolicy
 mod splitting; // traffic moves by weight

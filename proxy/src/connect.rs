@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::Proxy;
-use crate::body::{Body, BodyError};
+use crate::body::Body;
 use crate::h1;
 use crate::metrics::OpenConnection;
 use crate::refusal::Refusal;
@@ -406,7 +406,7 @@ fn unanswered(to: &EndpointTarget, is_unsent: bool, error: &hyper::Error) -> Ref
 
 /// Whose fault it is that an HTTP/2 stream broke.
 fn code_of(error: &hyper::Error) -> Code {
-    if causes(error).any(is_our_own_body) {
+    if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_by_us)) {
         return Code::BAD_BODY;
     }
     if causes(error).any(is_refused_handshake) {
@@ -419,8 +419,9 @@ fn code_of(error: &hyper::Error) -> Code {
     Code::UPSTREAM_RESET
 }
 
-fn is_our_own_body(cause: &(dyn Error + 'static)) -> bool {
-    cause.is::<BodyError>()
+/// We reset a stream ourselves when the request's body breaks off.
+fn is_by_us(error: &h2::Error) -> bool {
+    error.is_reset() && !error.is_remote() && !error.is_library()
 }
 
 /// In TLS 1.3 a server's refusal of our certificate arrives with the first bytes that we read, as an alert
