@@ -260,6 +260,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use gauze_model::Code;
     use http::{Request, StatusCode};
 
     use super::*;
@@ -314,6 +315,44 @@ mod tests {
                 "\n"
             ))
         );
+    }
+
+    #[test]
+    fn a_line_tells_how_often_a_request_was_tried_and_why_not_more_often() {
+        use crate::metrics::RetryReason::{ConnectFailure, Status};
+        let metrics = Metrics::new();
+        let log = AccessLog::start(io::sink(), metrics.access_log_dropped.clone()).expect("a thread");
+        for (what, retries, reason, stop, error, wanted) in [
+            ("once", 0, None, None, None, [None, None, None, None]),
+            ("twice", 1, Some(Status), None, None, [None, Some("2"), Some("status"), None]),
+            (
+                "as often as allowed",
+                2,
+                Some(ConnectFailure),
+                Some(Stop::RetriesUsedUp),
+                Some(Code::CONNECT_FAILED),
+                [Some("UF,URX"), Some("3"), Some("connect-failure"), Some("retries")],
+            ),
+            (
+                "not for the budget",
+                0,
+                None,
+                Some(Stop::OverBudget),
+                None,
+                [Some("UO"), None, None, Some("budget")],
+            ),
+        ] {
+            let mut record = request(&log, &metrics, "/");
+            record.status = Some(StatusCode::SERVICE_UNAVAILABLE);
+            (record.retries, record.retry_reason, record.retry_stop, record.error) =
+                (retries, reason, stop, error);
+            let mut line = Vec::new();
+            write_line(&mut line, &record, UNIX_EPOCH, Duration::ZERO);
+            let value: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+            let told = ["flag", "tries", "retry_reason", "retry_stop"].map(|name| value.get(name));
+            let told = told.map(|told| told.map(|told| told.to_string().trim_matches('"').to_owned()));
+            assert_eq!(told.each_ref().map(Option::as_deref), wanted, "{what}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use gauze_model::outcome::Outcome;
-use gauze_model::retry::{Decision, Stop, TryFacts, decide};
+use gauze_model::retry::{Decision, RetryPolicy, TryFacts, decide};
 use gauze_model::timeouts::Timeouts;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, Version};
@@ -63,6 +63,9 @@ pub(crate) async fn until_done(
         let outcome = outcome::outcome(&sent, &endpoint);
         balance::observe(worker, &endpoint, cluster, outcome, began);
 
+        let Some(outcome) = outcome.filter(|outcome| is_retried(&rule.retry, outcome, sending)) else {
+            return pass_on(sent, sending, endpoint, in_flight);
+        };
         let facts = TryFacts {
             method: &sending.head.method,
             retries: exchange.retries(),
@@ -72,22 +75,25 @@ pub(crate) async fn until_done(
             draw: worker.draw(),
         };
         let take_budget = || live.budget.take_retry(&cluster.terms.retry_budget, START.elapsed());
-        let decision = outcome.map(|outcome| (outcome, decide(&rule.retry, &outcome, &facts, take_budget)));
-        match decision {
-            Some((outcome, Decision::Again { after })) => {
+        match decide(&rule.retry, &outcome, &facts, take_budget) {
+            Decision::Done(stop) => {
+                exchange.is_not_tried_again(stop);
+                return pass_on(sent, sending, endpoint, in_flight);
+            }
+            Decision::Again { after } => {
                 drop((sent, in_flight));
                 exchange.is_tried_again(reason(&outcome));
                 tried.add(&endpoint);
                 sending.clear_head();
                 tokio::time::sleep(after).await;
             }
-            Some((_, Decision::Done(stop))) if stop != Stop::NoCondition => {
-                exchange.is_not_tried_again(stop);
-                return pass_on(sent, sending, endpoint, in_flight);
-            }
-            _ => return pass_on(sent, sending, endpoint, in_flight),
         }
     }
+}
+
+/// Whether the policy asks for another try at all; mostly it does not, and nothing more is looked at.
+fn is_retried(policy: &RetryPolicy, outcome: &Outcome, sending: &Sending) -> bool {
+    policy.retries > 0 && policy.on.hold(outcome, &sending.head.method)
 }
 
 /// One try at one endpoint.

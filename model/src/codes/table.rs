@@ -366,7 +366,7 @@ TOO_MANY_NAMES 3205, "The app dials too many destinations",
     "The proxy keeps as many destinations as its limit allows; the one that was unused for longest was given up, and is asked for again at its next use.",
     "Nothing, if the app dials so many by design. A scan of addresses looks the same.";
 RETRY_BUDGET_EXHAUSTED 3206, "The retry budget is exhausted",
-    "A request could have been tried again, but retries to this backend already make up the share of its requests that the budget allows. What the last try brought went back to the client.",
+    "A request could have been tried again, but retries to this backend already make up the share of its requests that the budget allows. What the last try brought went back to the client; its line of the access log has the flag UO and `retry_stop: budget`.",
     "Look why so many requests to the backend fail: more retries would only add to its load. The budget is `retryBudget` of the TrafficPolicy.";
 
 // M33: where a proxy does not connect.

@@ -8,7 +8,7 @@ use gauze_model::Code;
 use gauze_model::budget::RetryBudget;
 use gauze_model::cluster::{Cluster, Endpoint, EndpointSet, Transport, Workload};
 use gauze_model::listener::{HttpTarget, Listener, Outbound, PortProtocol, WeightedCluster};
-use gauze_model::retry::{BackOff, Conditions, GrpcStatuses, RetryPolicy, StatusSet, Unanswered};
+use gauze_model::retry::{BackOff, Conditions, GrpcStatuses, StatusSet, Unanswered};
 use gauze_model::{Name, Origin, Snapshot};
 use http::{Method, Request};
 use http_body_util::BodyExt;
