@@ -99,7 +99,7 @@ fn has_something_to_say(object: &Value) -> bool {
 }
 
 /// The kinds as people call them.
-const KINDS: [(&str, &[&str]); 9] = [
+const KINDS: [(&str, &[&str]); 10] = [
     ("Namespace", &["namespace", "namespaces", "ns"]),
     ("ServiceAccount", &["serviceaccount", "serviceaccounts", "sa"]),
     ("Pod", &["pod", "pods", "po"]),
@@ -109,6 +109,7 @@ const KINDS: [(&str, &[&str]); 9] = [
     ("GRPCRoute", &["grpcroute", "grpcroutes"]),
     ("TrafficSplit", &["trafficsplit", "trafficsplits", "split", "splits", "ts"]),
     ("TrafficPolicy", &["trafficpolicy", "trafficpolicies", "policy", "policies"]),
+    ("AuthorizationPolicy", &["authorizationpolicy", "authorizationpolicies", "authorization", "authz"]),
 ];
 
 fn kind_named(text: &str) -> Result<&'static str, Failure> {

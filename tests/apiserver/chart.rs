@@ -102,6 +102,7 @@ async fn values_reach_the_objects_that_they_are_about() {
         "name: 'gauze-extra'",
         "name: gauze-text",
         "name: trafficpolicies.gauze.dev",
+        "name: authorizationpolicies.gauze.dev",
     ] {
         assert!(rendered.contains(expected), "`{expected}` is not in:\n{rendered}");
     }
@@ -215,9 +216,10 @@ async fn every_object_of_the_release_is_there(installed: &Installed) {
             "--timeout=30s",
             "crd/trafficsplits.split.smi-spec.io",
             "crd/trafficpolicies.gauze.dev",
+            "crd/authorizationpolicies.gauze.dev",
         ])
         .await;
-    assert_eq!(established.lines().count(), 2, "{established}");
+    assert_eq!(established.lines().count(), 3, "{established}");
     let split = installed.object("crd", "trafficsplits.split.smi-spec.io").await;
     assert_eq!(split["spec"]["versions"].as_array().map(Vec::len), Some(1));
     assert_eq!(split["spec"]["versions"][0]["name"], "v1alpha4");
@@ -302,6 +304,7 @@ async fn uninstalled_only_the_definitions_and_what_users_made_stay(installed: &I
     assert_eq!(
         left.expect("it can be asked").split_whitespace().collect::<Vec<_>>(),
         [
+            "customresourcedefinition.apiextensions.k8s.io/authorizationpolicies.gauze.dev",
             "customresourcedefinition.apiextensions.k8s.io/trafficpolicies.gauze.dev",
             "customresourcedefinition.apiextensions.k8s.io/trafficsplits.split.smi-spec.io"
         ]

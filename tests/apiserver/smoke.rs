@@ -32,6 +32,57 @@ async fn the_server_enforces_the_rules_of_our_definitions() {
 }
 
 #[tokio::test]
+async fn the_server_enforces_the_rules_of_authorization_policies() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let namespace = server.namespace("authorization").await;
+    let policy = |spec: &str| {
+        format!(
+            "{{apiVersion: gauze.dev/v1alpha1, kind: AuthorizationPolicy, metadata: {{name: cart, namespace: {}}}, \
+             spec: {{{spec}}}}}",
+            namespace.name
+        )
+    };
+    let rule = |rule: &str| format!("rules: [{{{rule}}}]");
+    let targets = "an AuthorizationPolicy targets `kind: Service` by `name`, or `kind: Pod` by `selector`";
+    for (spec, refusal) in [
+        ("action: Custom".to_owned(), "spec.action"),
+        ("action: Deny".to_owned(), "a policy without rules that denies or audits has no effect"),
+        ("targetRefs: [{kind: Deployment, name: cart}]".to_owned(), targets),
+        ("targetRefs: [{kind: Service}]".to_owned(), targets),
+        ("targetRefs: [{kind: Pod, name: cart-0}]".to_owned(), targets),
+        (
+            "targetRefs: [{kind: Pod, selector: {matchExpressions: [{key: app, operator: In}]}}]".to_owned(),
+            "In and NotIn need `values`",
+        ),
+        (rule(""), "a rule says `from`, `to`, or both"),
+        (rule("from: [{}]"), "a source says at least one of"),
+        (rule("to: [{}]"), "an operation says at least one of"),
+        (rule("from: []"), "spec.rules[0].from"),
+        (rule("from: [{identities: [cluster.local/ns/shop/sa/web]}]"), "write an identity as in `spiffe://"),
+        (rule("from: [{notIdentities: ['*/sa/*']}]"), "write an identity as in `spiffe://"),
+        (rule("from: [{namespaces: [Shop]}]"), "write a namespace as in `shop`"),
+        (rule("to: [{methods: [get]}]"), "write a method in capitals"),
+        (rule("to: [{paths: [/%61dmin]}]"), "write a path as servers read it"),
+        (rule("to: [{notPaths: ['//admin']}]"), "write a path as servers read it"),
+        (rule("to: [{paths: [/a/../b]}]"), "write a path as servers read it"),
+        (rule("to: [{ports: [70000]}]"), "spec.rules[0].to[0].ports[0]"),
+        (rule("when: []"), "unknown field \"spec.rules[0].when\""),
+    ] {
+        let said = server.refusal(&policy(&spec)).await;
+        assert!(said.contains(refusal), "{spec}: {said}");
+    }
+    for spec in [
+        "",
+        "targetRefs: [{kind: Service, name: cart}, {kind: Pod, selector: {}}], rules: []",
+        "action: Deny, rules: [{from: [{identities: ['*', '*/sa/web', 'spiffe://cluster.local/ns/*'], notNamespaces: [bank-1, 'x*', '*-y']}], \
+         to: [{methods: [GET, 'P*'], notPaths: [/, /.well-known/*, /items, '*.json', '*'], ports: [80], notPorts: [65535]}]}]",
+        "action: Audit, rules: [{to: [{ports: [1]}]}]",
+    ] {
+        server.apply(&policy(spec)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_token_for_gauze_is_believed_for_gauze_alone() {
     let Some(server) = ApiServer::shared().await else { return };
     let namespace = server.namespace("tokens").await;

@@ -332,6 +332,7 @@ async fn leftovers(shop: &Shop<'_>) -> Vec<String> {
     let line = r#"jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name}{"\n"}{end}"#;
     let all = shop.kubectl(&["get", &kinds.join(","), "--all-namespaces", "-o", line]).await;
     let expected = [
+        "CustomResourceDefinition /authorizationpolicies.gauze.dev",
         "CustomResourceDefinition /trafficpolicies.gauze.dev",
         "APIService /v1alpha1.gauze.dev",
         "Namespace /gauze-system",

@@ -5,6 +5,7 @@ mod filters; // network and listener filters
 mod inbound; // how a pod accepts
 mod outbound; // where a dialled address leads
 mod policies; // who may call
+mod rbac; // the same for Envoy
 
 use envoy_types::pb::envoy::config::core::v3::{Address, Metadata, TrafficDirection};
 use envoy_types::pb::envoy::config::listener::v3 as listener;

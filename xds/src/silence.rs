@@ -97,7 +97,7 @@ fn every_field_counts<M: Message + Default + Clone + PartialEq>(
             let mut message = written.clone();
             message.resource.as_mut().unwrap().value = changed.encode_to_vec();
             let read = from_xds(resource.kind(), &message);
-            let dropped = read.is_ok_and(|read| read.1 == *resource);
+            let dropped = read.is_ok_and(|read| read.resource == *resource);
             assert!(!dropped, "{what}: field {tag} is dropped");
             counted += 1;
         }

@@ -7,8 +7,11 @@ use super::facts::Facts;
 use super::report::Line;
 
 /// The definitions that the chart brings, and the version that is read of each.
-pub(super) const OURS: [(&str, &str); 2] =
-    [("trafficsplits.split.smi-spec.io", "v1alpha4"), ("trafficpolicies.gauze.dev", "v1alpha1")];
+pub(super) const OURS: [(&str, &str); 3] = [
+    ("trafficsplits.split.smi-spec.io", "v1alpha4"),
+    ("trafficpolicies.gauze.dev", "v1alpha1"),
+    ("authorizationpolicies.gauze.dev", "v1alpha1"),
+];
 /// Those of Gateway API that are read where they are there.
 pub(super) const GATEWAY_API: [(&str, &str); 2] =
     [("httproutes.gateway.networking.k8s.io", "v1"), ("grpcroutes.gateway.networking.k8s.io", "v1")];
@@ -40,7 +43,7 @@ pub(super) fn ours(facts: &Facts) -> Vec<Line> {
         let what = format!("definitions are not of the release that runs ({})", running.unwrap_or_default());
         return vec![Line::warning(Code::DEFINITION_OTHER_VERSION, what).with(others)];
     }
-    vec![Line::fine("TrafficSplit and TrafficPolicy are defined")]
+    vec![Line::fine("TrafficSplit, TrafficPolicy and AuthorizationPolicy are defined")]
 }
 
 type Metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -13,6 +13,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy as tcp_parts;
+use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
 use gauze_model::listener::{HttpTarget, WeightedCluster};
 
@@ -49,7 +50,7 @@ pub(super) fn http_target(target: &HttpTarget) -> Filter {
         }
         HttpTarget::Cluster(name) => RouteSpecifier::RouteConfig(straight_to(&name.to_string())),
     };
-    http_filter_to("outbound", specifier)
+    network_filter(HTTP_CONNECTION_MANAGER, manager("outbound", specifier))
 }
 
 pub(super) fn read_http_target(filters: &[Filter]) -> Read<HttpTarget> {
@@ -58,24 +59,43 @@ pub(super) fn read_http_target(filters: &[Filter]) -> Read<HttpTarget> {
     same(filters, &[http_target(&target)][..]).map(|()| target)
 }
 
-/// Carries HTTP straight to a cluster of the bootstrap.
-pub(super) fn http_to(stat_prefix: &str, cluster: &str) -> Filter {
-    http_filter_to(stat_prefix, RouteSpecifier::RouteConfig(straight_to(cluster)))
+/// Carries HTTP straight to a cluster of the bootstrap, past `guards`. For those that look at paths, Envoy brings them into one form.
+pub(super) fn http_to(stat_prefix: &str, cluster: &str, guards: &[(&str, Any)], one_form: bool) -> Filter {
+    let mut manager = manager(stat_prefix, RouteSpecifier::RouteConfig(straight_to(cluster)));
+    let guards = guards.iter().map(|(name, config)| http::HttpFilter {
+        name: (*name).to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config.clone())),
+        ..http::HttpFilter::default()
+    });
+    manager.http_filters.splice(0..0, guards);
+    if one_form {
+        manager.normalize_path = boolean(true);
+        manager.merge_slashes = true;
+        manager.path_with_escaped_slashes_action =
+            http::http_connection_manager::PathWithEscapedSlashesAction::KeepUnchanged as i32;
+    }
+    network_filter(HTTP_CONNECTION_MANAGER, manager)
 }
 
-fn http_filter_to(stat_prefix: &str, specifier: RouteSpecifier) -> Filter {
+/// A network filter before the last.
+pub(super) fn guard((name, config): &(&str, Any)) -> Filter {
+    Filter { name: (*name).to_owned(), config_type: Some(ConfigType::TypedConfig(config.clone())) }
+}
+
+const HTTP_CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
+
+fn manager(stat_prefix: &str, specifier: RouteSpecifier) -> http::HttpConnectionManager {
     let router = http::HttpFilter {
         name: "envoy.filters.http.router".to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(pack_any(Router::default()))),
         ..http::HttpFilter::default()
     };
-    let manager = http::HttpConnectionManager {
+    http::HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
         http_filters: vec![router],
         route_specifier: Some(specifier),
         ..http::HttpConnectionManager::default()
-    };
-    network_filter("envoy.filters.network.http_connection_manager", manager)
+    }
 }
 
 /// All requests, whatever they ask for.

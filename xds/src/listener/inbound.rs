@@ -12,12 +12,13 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, ListenerFilter};
 use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use gauze_model::authorization::Policy;
 use gauze_model::listener::{Inbound, InboundPort, Mtls, PortProtocol};
 use gauze_model::{Name, SpiffeId};
 use ipnet::IpNet;
 
-use super::filters::{http_to, listener_filter, tcp_to};
-use super::{Parts, policies, read_direction, same_chain};
+use super::filters::{guard, http_to, listener_filter, tcp_to};
+use super::{Parts, policies, rbac, read_direction, same_chain};
 use crate::metadata::{Facts, list, string, string_of, strings_of};
 use crate::path::{At as _, Fault, Read, each, refuse, required, same};
 use crate::tls;
@@ -52,7 +53,9 @@ pub(super) fn read(mut parts: Parts, closed: &mut Vec<Fault>) -> Read<Inbound> {
     let origin = facts.take_origin().at("metadata")?;
     let networks = facts.take("mesh_networks", |value| each(strings_of(value)?, read_network));
     let mesh_networks = networks.at("metadata")?.unwrap_or_default();
-    let (policies, faults) = facts.take("policies", policies::read).at("metadata")?.unwrap_or_default();
+    let (policies, faults) =
+        facts.take("policies", |value| Ok(policies::read(value))).at("metadata")?.unwrap_or_default();
+    let is_one_closed = !faults.is_empty();
     closed.extend(faults);
     facts.end().at("metadata")?;
     let rest = || {
@@ -72,10 +75,10 @@ pub(super) fn read(mut parts: Parts, closed: &mut Vec<Fault>) -> Read<Inbound> {
         same(&continue_on_timeout, &false).at("continue_on_listener_filters_timeout")?;
         same(&address, &Some(accepts_at())).at("address")?;
         same(&filters, &listener_filters()).at("listener_filters")?;
-        read_chains(&filter_chains).at("filter_chains")
+        read_chains(&filter_chains, &policies, is_one_closed).at("filter_chains")
     };
     let inbound = rest().by(&origin)?;
-    Ok(Inbound { origin, mesh_networks, policies, ..inbound })
+    Ok(Inbound { origin, mesh_networks, ..inbound })
 }
 
 fn read_network(text: String) -> Read<IpNet> {
@@ -103,26 +106,47 @@ fn listener_filters() -> Vec<ListenerFilter> {
 fn chains(inbound: &Inbound) -> Vec<FilterChain> {
     let others = InboundPort { protocol: PortProtocol::Detect, mtls: inbound.mtls };
     let ports = inbound.ports.iter().map(|(number, port)| (Some(*number), *port));
-    ports.chain([(None, others)]).flat_map(|(number, port)| port_chains(inbound, number, port)).collect()
+    let carriers = Carriers::of(&inbound.policies, &inbound.identity.trust_domain);
+    let of_port = |(number, port)| port_chains(inbound, &carriers, number, port);
+    ports.chain([(None, others)]).flat_map(of_port).collect()
 }
 
-fn port_chains(inbound: &Inbound, number: Option<u16>, port: InboundPort) -> Vec<FilterChain> {
-    let chain = |carries: &str, alpn: &[&str], filter: Filter| FilterChain {
+/// The filters that carry a connection to the app, after those that say whether it may.
+struct Carriers {
+    http: Vec<Filter>,
+    tcp: Vec<Filter>,
+}
+
+impl Carriers {
+    fn of(policies: &[Policy], trust_domain: &str) -> Carriers {
+        let guards = rbac::filters(policies, trust_domain);
+        let http = http_to("inbound", ORIGINAL_DESTINATION, &guards.http, rbac::is_about_paths(policies));
+        let tcp = guards.network.iter().map(guard).chain([tcp_to("inbound", ORIGINAL_DESTINATION)]);
+        Carriers { http: vec![http], tcp: tcp.collect() }
+    }
+}
+
+fn port_chains(
+    inbound: &Inbound,
+    carriers: &Carriers,
+    number: Option<u16>,
+    port: InboundPort,
+) -> Vec<FilterChain> {
+    let chain = |carries: &str, alpn: &[&str], filters: &[Filter]| FilterChain {
         name: format!("{} {carries}", number.map_or("other ports".to_owned(), |number| number.to_string())),
         filter_chain_match: Some(chain_match(&inbound.addresses, number, alpn)),
         transport_socket: (!alpn.is_empty()).then(|| tls::downstream(&inbound.identity, alpn)),
-        filters: vec![filter],
+        filters: filters.to_vec(),
         metadata: Some(
             Facts::default().with("protocol", string(protocol_word(port.protocol))).into_metadata(),
         ),
         ..FilterChain::default()
     };
-    let http = || http_to("inbound", ORIGINAL_DESTINATION);
-    let tcp = || tcp_to("inbound", ORIGINAL_DESTINATION);
+    let Carriers { http, tcp } = carriers;
     let mut chains =
-        vec![chain("mesh http", &[tls::HTTP2, tls::HTTP1], http()), chain("mesh tcp", &[tls::TCP], tcp())];
+        vec![chain("mesh http", &[tls::HTTP2, tls::HTTP1], http), chain("mesh tcp", &[tls::TCP], tcp)];
     if port.mtls == Mtls::Permissive {
-        chains.push(chain("plain", &[], if port.protocol.is_http() { http() } else { tcp() }));
+        chains.push(chain("plain", &[], if port.protocol.is_http() { http } else { tcp }));
     }
     chains
 }
@@ -141,12 +165,13 @@ fn chain_match(addresses: &[IpAddr], port: Option<u16>, alpn: &[&str]) -> Filter
 }
 
 /// Finds what the chains say, and insists that they say no more.
-fn read_chains(given: &[FilterChain]) -> Read<Inbound> {
+/// Where a policy is closed that could not be read, the filters that say the same to Envoy are not compared.
+fn read_chains(given: &[FilterChain], policies: &[Policy], is_one_closed: bool) -> Read<Inbound> {
     let first = given.first().ok_or_else(|| Fault::new("none"))?;
     let mut inbound = Inbound {
-        origin: gauze_model::Origin::default(), // it, the networks and the policies are the caller's
+        origin: gauze_model::Origin::default(), // it and the networks are the caller's
         mesh_networks: Vec::new(),
-        policies: Vec::new(),
+        policies: policies.to_vec(),
         identity: read_identity(first).item(0)?,
         addresses: read_addresses(first).item(0)?,
         mtls: Mtls::Strict,
@@ -155,7 +180,10 @@ fn read_chains(given: &[FilterChain]) -> Read<Inbound> {
     for (index, chain) in given.iter().enumerate() {
         read_chain(chain, &mut inbound).item(index)?;
     }
-    let wanted = chains(&inbound);
+    let mut wanted = chains(&inbound);
+    if is_one_closed {
+        wanted.iter_mut().zip(given).for_each(|(wanted, given)| wanted.filters.clone_from(&given.filters));
+    }
     for (index, (given, wanted)) in given.iter().zip(&wanted).enumerate() {
         same_chain(given, wanted).item(index)?;
     }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use envoy_types::pb::google::protobuf::Value;
+use gauze_model::Origin;
 use gauze_model::authorization::{Action, Operation, Policy, Rule, Source, StringMatch};
 
 use crate::metadata::{Facts, list, list_of, string, string_of, strings_of, values};
@@ -72,9 +73,14 @@ fn word(action: Action) -> &'static str {
 }
 
 /// The policies, and what is wrong with those that are closed because of it.
-pub(super) fn read(entries: Value) -> Read<(Vec<Policy>, Vec<Fault>)> {
+pub(super) fn read(entries: Value) -> (Vec<Policy>, Vec<Fault>) {
+    let entries = match list_of(entries) {
+        Ok(entries) => entries,
+        // How many there are and what they are about is not known either.
+        Err(fault) => return (vec![unknown()], vec![fault.at("policies").at("metadata").closed()]),
+    };
     let mut closed = Vec::new();
-    let policies = list_of(entries)?.into_iter().enumerate().map(|(index, entry)| {
+    let policies = entries.into_iter().enumerate().map(|(index, entry)| {
         let (policy, fault) = read_policy(entry);
         closed.extend(
             fault.map(|fault| fault.by(&policy.origin).item(index).at("policies").at("metadata").closed()),
@@ -82,23 +88,21 @@ pub(super) fn read(entries: Value) -> Read<(Vec<Policy>, Vec<Fault>)> {
         policy
     });
     let policies = policies.collect();
-    Ok((policies, closed))
+    (policies, closed)
 }
 
 fn read_policy(entry: Value) -> (Policy, Option<Fault>) {
-    // What is not known of a policy is taken for what keeps out most.
-    let mut policy = Policy {
-        origin: gauze_model::Origin::default(),
-        action: Action::Deny,
-        ports: None,
-        rules: Vec::new(),
-        broken: true,
-    };
+    let mut policy = unknown();
     let fault = Facts::from_value(entry).and_then(|facts| read_facts(facts, &mut policy)).err();
     match fault {
         None => (policy, None),
         Some(fault) => (policy.closed(), Some(fault)),
     }
+}
+
+/// What is not known of a policy is taken for what keeps out most.
+fn unknown() -> Policy {
+    Policy { origin: Origin::default(), action: Action::Deny, ports: None, rules: Vec::new(), broken: true }
 }
 
 /// First what must hold of the closed form too.

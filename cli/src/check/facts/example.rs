@@ -112,6 +112,7 @@ pub(crate) fn well() -> Facts {
         definitions: Ok(BTreeMap::from([
             definition("trafficsplits.split.smi-spec.io", "v1alpha4"),
             definition("trafficpolicies.gauze.dev", "v1alpha1"),
+            definition("authorizationpolicies.gauze.dev", "v1alpha1"),
             definition("httproutes.gateway.networking.k8s.io", "v1"),
             definition("grpcroutes.gateway.networking.k8s.io", "v1"),
         ])),

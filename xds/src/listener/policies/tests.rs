@@ -4,11 +4,12 @@ use std::sync::Arc;
 use envoy_types::pb::google::protobuf::Any;
 use gauze_model::listener::{Inbound, Mtls};
 use gauze_model::snapshot::Resource;
-use gauze_model::{Code, Kind, Listener, Name, Origin, SpiffeId};
+use gauze_model::{Code, Kind, Listener, Name, SpiffeId};
 use prost::Message as _;
 
 use super::*;
-use crate::{Accepted, discovery, from_xds, to_xds};
+use crate::delta::{Answer, Held, Holding};
+use crate::{Accepted, DeltaClient, DeltaServer, EncodedResource, Node, discovery, from_xds, to_xds};
 
 fn policy(name: &str, action: Action) -> Policy {
     let text = |text: &str| vec![text.parse().unwrap()];
@@ -124,9 +125,64 @@ fn a_policy_that_cannot_be_read_is_closed_and_refuses_neither_the_listener_nor_t
 }
 
 #[test]
+fn a_list_of_policies_that_is_none_denies_everything() {
+    let (policies, faults) = read(string("none".to_owned()));
+    assert_eq!((policies, faults.len()), (vec![unknown()], 1));
+}
+
+#[test]
 fn what_was_closed_before_stays_closed_and_is_no_news() {
     let policies = vec![policy("allow", Action::Allow).closed(), policy("audit", Action::Audit).closed()];
     let written = to_xds(&name(), &inbound(policies.clone()));
     let expected = Accepted { name: name(), resource: inbound(policies), closed: Vec::new() };
     assert_eq!(from_xds(Kind::Listener, &written), Ok(expected));
+}
+
+/// The name, as a server answers it with this resource; and what the client said of it.
+fn exchange(client: &mut DeltaClient, server: &mut DeltaServer, answer: &discovery::Resource) -> Held {
+    let encoded = Arc::new(EncodedResource {
+        kind: Kind::Listener,
+        name: name(),
+        version: answer.version.clone(),
+        resource: answer.clone(),
+        origins: BTreeSet::new(),
+    });
+    let mut answers = |_: Kind, _: &Name| Answer::Known(Arc::clone(&encoded));
+    let mut requests = if server.held().is_empty() { client.hello() } else { Vec::new() };
+    let mut responses = server.on_change(&[(Kind::Listener, name())].into(), &mut answers);
+    while !requests.is_empty() || !responses.is_empty() {
+        responses.extend(requests.into_iter().flat_map(|request| server.on_request(request, &mut answers).1));
+        requests = responses.into_iter().flat_map(|response| client.on_response(response)).collect();
+        responses = Vec::new();
+    }
+    server.held()[&(Kind::Listener, name())].clone()
+}
+
+#[test]
+fn the_server_learns_of_a_closed_policy_also_after_a_reconnect_and_until_it_is_put_right() {
+    let policies = [policy("allow", Action::Allow), policy("deny", Action::Deny)];
+    let newer = |feature: &str| {
+        let feature = fact("requires", list([feature.to_owned()]));
+        discovery::Resource { version: "1".into(), ..changed(&policies, |facts| facts.push(feature)) }
+    };
+    let good = discovery::Resource { version: "2".into(), ..to_xds(&name(), &inbound(policies.to_vec())) };
+    let mut client = DeltaClient::new(Node::default());
+    client.want(name());
+    let closed =
+        |held: &Held| held.closed.iter().map(|it| it.origin.clone().unwrap().name).collect::<Vec<_>>();
+
+    let mut server = DeltaServer::new();
+    let held = exchange(&mut client, &mut server, &newer("moon_phase"));
+    assert_eq!(held.acknowledged, Holding::Version("1".to_owned()));
+    assert_eq!((closed(&held), held.rejected), (vec!["deny".to_owned()], None));
+    assert_eq!(client.rejections(), held.closed);
+    assert!(client.snapshot().get(Kind::Listener, &name()).is_some(), "the listener serves");
+
+    let mut another = DeltaServer::new();
+    let held = exchange(&mut client, &mut another, &newer("moon_phase"));
+    assert_eq!(closed(&held), ["deny"], "another replica hears of it too");
+
+    let held = exchange(&mut client, &mut another, &good);
+    assert_eq!((held.acknowledged, held.closed), (Holding::Version("2".to_owned()), Vec::new()));
+    assert_eq!(client.rejections(), []);
 }
