@@ -13,6 +13,7 @@ mod detection; // what kind of bytes a connection carries
 mod docs; // every command of the pages runs
 mod ending; // how a sidecar ends
 mod http; // requests between two sidecars
+mod limits; // what a cluster's limits do, and what an endpoint that fails costs
 mod mtls; // who may speak to whom, and that nobody else can listen
 mod netns; // pods as network namespaces, with real redirect rules
 mod packaging; // images and chart say the same everywhere

@@ -191,6 +191,21 @@ pub fn believe(measured: Option<Ewma>, in_flight: u32, now: Instant, [start, dec
     }
 }
 
+/// What a failed request counts as, of an endpoint that was believed to take `believed` seconds: twice
+/// that, up to [`FAILURE_MAX`], or as long as it took if that is more.
+///
+/// An endpoint that fails at once must not look like the fastest of all: ejection alone does not prevent it
+/// (not before enough failures in a row, not beyond the maximum). And one failure must not cost an endpoint
+/// its traffic for long: so it loses it for `decay * ln 2` against one that is as fast, and twice in a row for
+/// longer. `balance::simulation` has the numbers.
+pub fn cost_of_failure(took: Duration, believed: f64) -> Duration {
+    let twice = 2.0 * took.as_secs_f64().max(believed);
+    took.max(Duration::from_secs_f64(twice.clamp(0.0, FAILURE_MAX.as_secs_f64())))
+}
+
+/// See [`cost_of_failure`].
+const FAILURE_MAX: Duration = Duration::from_secs(1);
+
 impl Ewma {
     /// What is believed after the first measurement.
     pub fn new(took: Duration, now: Instant) -> Ewma {
@@ -221,3 +236,6 @@ impl Ewma {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod simulation;

@@ -235,3 +235,6 @@ impl Drop for Probe {
         self.terms.live.outliers.give_up_probe(&self.endpoint, self.since);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,9 @@ struct Books {
     /// Requests by their `x-id`, each time that one came.
     received: BTreeMap<String, Vec<Received>>,
     connections: usize,
+    /// What every answer waits for, and its status where it is not to be 200.
+    delay: Duration,
+    status: Option<StatusCode>,
 }
 
 /// A running app; ends when dropped.
@@ -71,6 +74,16 @@ impl App {
     /// All ids, with how often each came.
     pub(crate) fn ids(&self) -> BTreeMap<String, usize> {
         self.books().received.iter().map(|(id, all)| (id.clone(), all.len())).collect()
+    }
+
+    /// Every answer takes so long from now on.
+    pub(crate) fn be_slow(&self, delay: Duration) {
+        self.books().delay = delay;
+    }
+
+    /// Every answer has this status from now on.
+    pub(crate) fn answer_with(&self, status: u16) {
+        self.books().status = Some(StatusCode::from_u16(status).expect("a status"));
     }
 
     /// How many connections it accepted so far.
@@ -122,10 +135,20 @@ async fn answer(request: Request<Incoming>, name: &str, books: &Mutex<Books>) ->
     };
     let is_grpc = received.headers.get("content-type").is_some_and(|kind| kind == "application/grpc");
     let id = received.headers.get("x-id").and_then(|id| id.to_str().ok()).unwrap_or("").to_owned();
+    let (delay, status) = {
+        let books = books.lock().expect("no test panics with the books open");
+        (books.delay, books.status)
+    };
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
     let mut response = match is_grpc {
         true => grpc(received.body.clone()),
         false => plain(head.uri.path(), name, &received).await,
     };
+    if let Some(status) = status {
+        *response.status_mut() = status;
+    }
     response.headers_mut().insert("x-app", HeaderValue::from_str(name).expect("a plain name"));
     books.lock().expect("no test panics with the books open").received.entry(id).or_default().push(received);
     response

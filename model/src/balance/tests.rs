@@ -10,10 +10,10 @@ const ALL: [Balance; 4] = [PEAK_EWMA, Balance::RoundRobin, Balance::LeastRequest
 const IDLE: Load = Load { in_flight: 0, seconds: 0.03 };
 
 /// Numbers that look drawn, the same at each run (SplitMix64).
-struct Draws(u64);
+pub(super) struct Draws(pub(super) u64);
 
 impl Draws {
-    fn next(&mut self) -> u32 {
+    pub(super) fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         ((mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32) as u32

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use gauze_model::limits::{Exceeded, InUse};
+use gauze_model::outlier::Fault;
 
 use super::*;
 
@@ -26,7 +27,7 @@ fn endpoint(pod: u8, identity: Option<&str>, uid: &str, weight: u32) -> Endpoint
 /// A snapshot in which [`CART`] leads to these endpoints.
 fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
     let name: Name = "cluster/shop/cart/80".parse().unwrap();
-    let cluster = Cluster::default();
+    let cluster = Cluster { outlier: Some(OutlierDetection::default()), ..Cluster::default() };
     let outbound = Outbound {
         origin: Origin::default(),
         protocol: PortProtocol::Detect,
@@ -44,6 +45,24 @@ fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
 
 fn cart(view: &View) -> &ClusterTarget {
     &view.outbound[&address(CART)].tcp[0].cluster
+}
+
+/// Ejects as many of these endpoints as may be.
+fn eject(view: &View, which: &[prop::sample::Index]) {
+    let cluster = cart(view);
+    for index in which.iter().filter(|_| !cluster.endpoints.is_empty()) {
+        let endpoint = index.get(&cluster.endpoints);
+        let (settings, now) = (cluster.outlier.unwrap(), std::time::Instant::now());
+        for _ in 0..5 {
+            cluster.terms.live.outliers.observe(&settings, endpoint, Some(Fault::Gateway), [now; 2], 0);
+        }
+    }
+}
+
+/// The endpoints of a view that are ejected.
+fn ejected(view: &View) -> BTreeSet<u64> {
+    let endpoints = cart(view).endpoints.iter().map(|endpoint| &endpoint.live);
+    endpoints.filter(|live| live.is_out.load(Ordering::Relaxed)).map(|live| live.id).collect()
 }
 
 /// Everything live in a view, by what it belongs to.
@@ -70,23 +89,33 @@ proptest! {
     #[test]
     fn what_is_pushed_again_in_any_order_keeps_its_live_state(
         (endpoints, reordered) in some_endpoints()
-            .prop_flat_map(|endpoints| (Just(endpoints.clone()), Just(endpoints).prop_shuffle()))
+            .prop_flat_map(|endpoints| (Just(endpoints.clone()), Just(endpoints).prop_shuffle())),
+        failing: [prop::sample::Index; 4],
     ) {
         let mut targets = Targets::default();
         let before = build(&mut targets, endpoints.clone());
-        let wanted = live(&before);
+        eject(&before, &failing);
+        let (wanted, out) = (live(&before), ejected(&before));
         let terms = Arc::clone(&cart(&before).terms.live);
         let after = build(&mut targets, reordered);
         drop(before);
         prop_assert_eq!(live(&after), wanted);
+        prop_assert_eq!(ejected(&after), out);
         prop_assert!(Arc::ptr_eq(&cart(&after).terms.live, &terms));
     }
 
     #[test]
-    fn a_change_leaves_the_others_alone(endpoints in some_endpoints(), others in some_endpoints()) {
+    fn a_change_leaves_the_others_alone(
+        endpoints in some_endpoints(), others in some_endpoints(), failing: [prop::sample::Index; 4],
+    ) {
         let mut targets = Targets::default();
         let before = build(&mut targets, endpoints.clone());
+        eject(&before, &failing);
+        let out = ejected(&before);
         let after = build(&mut targets, others);
+        prop_assert!(ejected(&after).is_subset(&out));
+        let count = cart(&after).endpoints.len();
+        prop_assert!(count == 0 || ejected(&after).len() < count, "never the last one");
         let key = |(address, identity, uid, ..): &(SocketAddr, Option<String>, String, u64, u64)| {
             (*address, identity.clone(), uid.clone())
         };
