@@ -194,10 +194,10 @@ pub fn believe(measured: Option<Ewma>, in_flight: u32, now: Instant, [start, dec
 /// What a failed request counts as, of an endpoint that was believed to take `believed` seconds: twice
 /// that, up to [`FAILURE_MAX`], or as long as it took if that is more.
 ///
-/// An endpoint that fails at once must not look like the fastest of all: ejection alone does not prevent it
-/// (not before enough failures in a row, not beyond the maximum). And one failure must not cost an endpoint
-/// its traffic for long: so it loses it for `decay * ln 2` against one that is as fast, and twice in a row for
-/// longer. `balance::simulation` has the numbers.
+/// An endpoint that fails at once must not look like the fastest of all. Ejection alone does not prevent it:
+/// it needs failures in a row, and has a maximum (two of three fail: 99 % of the requests would). Nor may one
+/// failure cost an endpoint its traffic for long, or keep it from being ejected for want of requests: counted
+/// as a second, it would be shunned for a minute. `balance::simulation` has the numbers.
 pub fn cost_of_failure(took: Duration, believed: f64) -> Duration {
     let twice = 2.0 * took.as_secs_f64().max(believed);
     took.max(Duration::from_secs_f64(twice.clamp(0.0, FAILURE_MAX.as_secs_f64())))

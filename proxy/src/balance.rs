@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use gauze_model::Code;
-use gauze_model::balance::{Ewma, Load, believe, pick};
-use gauze_model::cluster::{Balance, CONNECT_TIMEOUT};
+use gauze_model::balance::{Ewma, Load, believe, cost_of_failure, pick};
+use gauze_model::cluster::Balance;
 use gauze_model::outcome::Outcome;
 use gauze_model::outlier::{Change, Fault, fault};
 
@@ -111,7 +111,6 @@ fn choose_position(worker: &Worker, cluster: &ClusterTarget, tried: &Tried, now:
 
 /// Notes what came of a try that began at `began`, once it is known: when the response begins, or when it
 /// is clear that none will. `None`: nothing that would say anything of the endpoint.
-#[allow(dead_code)] // until http.rs knows the outcome of a try
 pub(crate) fn observe(
     worker: &Worker,
     endpoint: &EndpointTarget,
@@ -120,16 +119,16 @@ pub(crate) fn observe(
     began: Instant,
 ) {
     let Some(outcome) = outcome else { return };
-    let now = Instant::now();
-    match outcome {
-        Outcome::Responded { .. } => {
+    let (fault, now) = (fault(outcome), Instant::now());
+    match fault {
+        None | Some(Fault::ServerError) => {
             worker.latencies.observe(&endpoint.live, &cluster.balance, now - began, now);
         }
-        Outcome::NotDelivered(_) | Outcome::Reset | Outcome::Timeout => {
+        Some(Fault::Gateway | Fault::LocalOrigin) => {
             worker.latencies.observe_failure(&endpoint.live, &cluster.balance, began, now);
         }
     }
-    judge(worker, endpoint, cluster, fault(outcome), [began, now]);
+    judge(worker, endpoint, cluster, fault, [began, now]);
 }
 
 /// Notes whether an opaque connection, whose dialling began at `began`, came about.
@@ -191,16 +190,11 @@ impl Latencies {
         (measured.id == endpoint.id).then_some(measured.ewma)
     }
 
-    /// Notes that the app was not reached. It counts as if it had taken the default connect timeout at
-    /// least: an endpoint that fails fast must not look like the best of all.
-    pub(crate) fn observe_failure(
-        &self,
-        endpoint: &EndpointLive,
-        balance: &Balance,
-        began: Instant,
-        now: Instant,
-    ) {
-        self.observe(endpoint, balance, (now - began).max(CONNECT_TIMEOUT), now);
+    /// Notes a failure; it counts as [`cost_of_failure`] says.
+    fn observe_failure(&self, endpoint: &EndpointLive, balance: &Balance, began: Instant, now: Instant) {
+        let Balance::PeakEwma { decay, .. } = *balance else { return };
+        let believed = self.of(endpoint).map_or(0.0, |ewma| ewma.at(now, decay));
+        self.observe(endpoint, balance, cost_of_failure(now - began, believed), now);
     }
 
     /// Notes that an endpoint took this long until its response began.

