@@ -13,6 +13,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use gauze_model::Code;
@@ -151,6 +152,13 @@ impl Pools {
             pool.sweep(now, idle_timeout);
             pool.is_wanted()
         });
+    }
+
+    /// Closes idle connections of clusters whose requests wait for one: they may wait in another worker.
+    pub(crate) fn give_way(&self) {
+        for pool in self.by_peer.borrow().values() {
+            pool.http1.borrow_mut().retain(|idle| idle.live.pending.load(Ordering::Relaxed) == 0);
+        }
     }
 
     /// Closes idle connections that count against a cluster's limit, to make room for one to another endpoint.
@@ -311,20 +319,27 @@ impl Pool {
         worker: &Rc<Worker>,
         to: &Arc<EndpointTarget>,
     ) -> Result<h1::client::Connection, Refusal> {
+        // Its place in the queue; kept until it is served, however often another one is faster.
+        let mut waiting = None;
         let permit = loop {
             // Asked for before looking, so that nothing freed in between is missed.
             let mut freed = pin!(to.terms.live.freed.notified());
             freed.as_mut().enable();
-            if let Some(_waiting) = place(worker, to)? {
-                freed.await;
-            }
             if let Some(connection) = self.idle() {
                 return Ok(connection);
+            }
+            if waiting.is_none() {
+                waiting = place(worker, to)?;
             }
             if let Ok(permit) = to.terms.take(Limited::Connections) {
                 break permit;
             }
+            if waiting.is_some() {
+                worker.proxy.room_wanted.send_replace(());
+                freed.await;
+            }
         };
+        drop(waiting);
         let stream = Box::pin(dial(&worker.proxy, to, Alpn::Http1)).await?;
         let counted = Counted { _permit: permit, _open: to.metrics.dialled() };
         let retire_at = retire_at(&stream);

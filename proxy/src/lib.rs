@@ -59,6 +59,7 @@ use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::admin::{Admin, Doors};
@@ -84,6 +85,8 @@ pub struct Proxy {
     pub access_log: AccessLog,
     pub self_check: SelfCheck,
     pub drain: Drain,
+    /// Told when a request waits for a connection: other workers may hold idle ones.
+    pub room_wanted: watch::Sender<()>,
 }
 
 /// A proxy that cannot start.
@@ -174,8 +177,18 @@ pub async fn run(settings: Settings, log_level: LogLevel, told: impl AsyncFn()) 
     let access_log = access_log(&settings.observing, &metrics)?;
     let self_check = SelfCheck::new(settings.interception.mode);
     let drain = Drain::new();
-    let proxy =
-        Arc::new(Proxy { settings, control_plane, config, tls, metrics, access_log, self_check, drain });
+    let room_wanted = watch::Sender::new(());
+    let proxy = Arc::new(Proxy {
+        settings,
+        control_plane,
+        config,
+        tls,
+        metrics,
+        access_log,
+        self_check,
+        drain,
+        room_wanted,
+    });
     let admin = Arc::new(Admin::new(proxy.clone(), certificates.subscribe(), log_level));
 
     let workers = worker::start(&proxy, listeners)?;
@@ -257,6 +270,7 @@ impl Proxy {
             access_log: AccessLog::off(),
             self_check: SelfCheck::new(settings.interception.mode),
             drain: Drain::new(),
+            room_wanted: watch::Sender::new(()),
             settings,
         }
     }

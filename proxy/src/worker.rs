@@ -14,7 +14,7 @@ use std::time::Instant;
 use gauze_model::cluster::Workload;
 use http::{HeaderValue, Version};
 use tokio::runtime::Builder;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::Proxy;
@@ -138,10 +138,15 @@ impl Worker {
     async fn sweep(self: Rc<Self>) {
         let limits = &self.proxy.settings.limits;
         let mut changes = self.proxy.config.changes();
+        let mut room_wanted = self.proxy.room_wanted.subscribe();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(limits.pool_idle_timeout / 2) => {}
                 changed = changes.changed() => if changed.is_err() { return },
+                Ok(()) = room_wanted.changed() => {
+                    self.pools.give_way();
+                    continue;
+                }
             }
             self.pools.sweep(Instant::now(), limits.pool_idle_timeout);
         }
@@ -205,6 +210,7 @@ impl Worker {
             tls: crate::tls::Tls::new("cluster.local"),
             self_check: crate::self_check::SelfCheck::new(settings.interception.mode),
             drain: crate::drain::Drain::new(),
+            room_wanted: watch::Sender::new(()),
             config: Arc::new(config),
             access_log: crate::access_log::AccessLog::off(),
             metrics,
