@@ -12,6 +12,7 @@ mod outliers; // when an endpoint is ejected
 mod pods; // who is meshed, and as whom
 mod policies; // which TrafficPolicy holds
 mod ports; // what a port speaks
+mod retries; // how often and how long a request is tried
 mod routes; // which rules a Service's requests meet
 mod services; // Services, and pods, as backends
 mod splits; // TrafficSplits
@@ -65,7 +66,7 @@ pub fn translate(world: &World, name: &Name) -> Translation {
             outbound::outbound(world, viewer, *address, &mut problems).map(Answer::from)
         }
         Name::Routes { service, viewer } => {
-            routes::routes(world, service, viewer.as_deref(), &mut problems).map(Answer::from)
+            routes::routes(world, service, viewer.as_deref(), &mut policies, &mut problems).map(Answer::from)
         }
         Name::Cluster(service) => {
             services::cluster(world, service, &mut policies, &mut problems).map(Answer::from)

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::duration::Duration;
 use crate::gateway::{BackendRef, HeaderFilter, NamedMatch, ParentReference, RouteStatus};
 
 /// Routes HTTP requests of a Service.
@@ -44,15 +45,39 @@ pub struct HttpRouteRule {
     pub filters: Option<Vec<HttpRouteFilter>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_refs: Option<Vec<BackendRef<HttpRouteFilter>>>,
-    /// Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeouts: Option<Value>,
-    /// Not supported yet.
+    pub timeouts: Option<HttpRouteTimeouts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Value>,
+    pub retry: Option<HttpRouteRetry>,
     /// Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<Value>,
+}
+
+/// How long a request may take; 0s: no limit (GEP-1742).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRouteTimeouts {
+    /// The whole request, with all tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Duration>,
+    /// Each try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_request: Option<Duration>,
+}
+
+/// When a request is tried again (GEP-1731).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HttpRouteRetry {
+    /// Statuses from 400 to 599.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<i64>,
+    /// How often it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i64>,
+    /// The least wait before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Duration>,
 }
 
 /// All that is named must match.

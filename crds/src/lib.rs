@@ -13,6 +13,7 @@ pub mod grpc_route;
 pub mod http_route;
 pub mod outlier_detection; // of a TrafficPolicy
 pub mod policy; // what our policies share: targets and status
+pub mod retry; // retries and timeouts of a TrafficPolicy
 pub mod traffic_policy;
 pub mod traffic_split;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration::Duration;
 use crate::outlier_detection::OutlierDetectionSpec;
 use crate::policy::{PolicyStatus, PolicyTargetReference};
+use crate::retry::{RetryBudgetSpec, RetrySpec, TimeoutsSpec};
 
 /// How clients inside the mesh balance over, limit and connect to the endpoints of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -52,6 +53,15 @@ pub struct TrafficPolicySpec {
     /// When an endpoint that fails gets no traffic for a while. Default: after 5 gateway failures in a row, for 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlier_detection: Option<OutlierDetectionSpec>,
+    /// When requests are tried again, unless their route says so itself. Default: twice, what did not reach the app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+    /// How much is tried again. What exceeds it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<RetryBudgetSpec>,
+    /// How long requests may take, unless their route says so itself. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutsSpec>,
     /// How long a connection may take to be made. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) > duration('0s')")

@@ -11,18 +11,20 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gauze_model::budget::RetryBudget;
+use gauze_model::budget::{INTERVAL_LIMIT, RetryBudget};
 use gauze_model::cluster::{Balance, Limits, Transport, Workload};
 use gauze_model::listener::{
     HttpTarget, Inbound, InboundPort, Mtls, Outbound, PortProtocol, WeightedCluster,
 };
 use gauze_model::name::ServicePort;
 use gauze_model::outlier::OutlierDetection;
+use gauze_model::retry::{BackOff, Conditions, GrpcStatuses, RetryPolicy, Unanswered};
 use gauze_model::route::{
     Action, Backend, Filters, HeaderChange, HeaderMatch, HostPattern, PathChange, PathMatch, Pattern,
     QueryMatch, Redirect, Rewrite, RouteMatch, ValueMatch, VirtualHost,
 };
 use gauze_model::snapshot::Resource;
+use gauze_model::timeouts::Timeouts;
 use gauze_model::{Cluster, Endpoint, EndpointSet, Listener, Name, Origin, RouteRule, RouteTable, SpiffeId};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
@@ -180,15 +182,17 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     let limits = (any::<u32>(), any::<u32>(), any::<u32>());
     let limits =
         limits.prop_map(|(connections, pending, requests)| Limits { connections, pending, requests });
-    (origin(), protocol(), balance, limits, option::of(outlier()), duration()).prop_map(
-        |(origin, protocol, balance, limits, outlier, connect_timeout)| Cluster {
+    let owners = (origin(), option::of(origin()));
+    let outlier = option::of(outlier());
+    (owners, protocol(), balance, limits, retry_budget(), outlier, duration()).prop_map(
+        |((origin, policy), protocol, balance, limits, retry_budget, outlier, connect_timeout)| Cluster {
             origin,
-            policy: None,
+            policy,
             protocol,
             balance,
             limits,
             outlier,
-            retry_budget: RetryBudget::default(),
+            retry_budget,
             connect_timeout,
         },
     )
@@ -211,6 +215,16 @@ fn outlier() -> impl Strategy<Value = OutlierDetection> {
                 max_ejection_time_jitter: times.3,
                 max_ejection_percent,
             }
+        },
+    )
+}
+
+fn retry_budget() -> impl Strategy<Value = RetryBudget> {
+    (0..=100_u32, any::<u32>(), 1..=INTERVAL_LIMIT.as_secs()).prop_map(
+        |(percent, min_per_second, interval)| RetryBudget {
+            percent,
+            min_per_second,
+            interval: Duration::from_secs(interval),
         },
     )
 }
@@ -266,25 +280,60 @@ fn host_pattern() -> impl Strategy<Value = HostPattern> {
 
 pub(crate) fn rule() -> impl Strategy<Value = RouteRule> {
     let filters = (header_change("r"), header_change("r"), rewrite());
-    (origin(), route_match(), filters, action()).prop_map(|(origin, matches, filters, action)| {
-        let (request_headers, response_headers, rewrite) = filters;
-        let (mut rewrite, mut action) = (rewrite, action);
-        match &mut action {
-            Action::Forward(_) => drop_idle_change(&mut rewrite.path, &matches.path),
-            Action::Redirect(redirect) => drop_idle_change(&mut redirect.path, &matches.path),
-            Action::Respond(_) => {}
-        }
-        if !matches!(action, Action::Forward(_)) {
-            rewrite = Rewrite::default();
-        }
-        RouteRule {
-            origin,
-            matches,
-            filters: Filters { request_headers, response_headers, rewrite },
-            action,
-            retry: Default::default(),
-            timeouts: Default::default(),
-        }
+    let patience = (retry(), timeouts());
+    (origin(), route_match(), filters, action(), patience).prop_map(
+        |(origin, matches, filters, action, patience)| {
+            let (mut retry, mut timeouts) = patience;
+            let (request_headers, response_headers, rewrite) = filters;
+            let (mut rewrite, mut action) = (rewrite, action);
+            match &mut action {
+                Action::Forward(_) => drop_idle_change(&mut rewrite.path, &matches.path),
+                Action::Redirect(redirect) => drop_idle_change(&mut redirect.path, &matches.path),
+                Action::Respond(_) => {}
+            }
+            if !matches!(action, Action::Forward(_)) {
+                (rewrite, retry, timeouts) = Default::default();
+            }
+            RouteRule {
+                origin,
+                matches,
+                filters: Filters { request_headers, response_headers, rewrite },
+                action,
+                retry,
+                timeouts,
+            }
+        },
+    )
+}
+
+fn retry() -> impl Strategy<Value = Arc<RetryPolicy>> {
+    let unanswered =
+        prop_oneof![Just(Unanswered::Never), Just(Unanswered::Idempotent), Just(Unanswered::Always),];
+    let word = prop_oneof![Just("cancelled"), Just("unavailable"), Just("internal")];
+    let on =
+        (unanswered, vec(100..600_u16, 0..4), vec(word, 0..3)).prop_map(|(unanswered, statuses, words)| {
+            let grpc = words.into_iter().filter_map(GrpcStatuses::of_word);
+            let grpc = grpc.fold(GrpcStatuses::default(), GrpcStatuses::with);
+            Conditions { unanswered, statuses: statuses.into_iter().collect(), grpc }
+        });
+    let back_off = (0..1_000_000_u64, duration(), duration()).prop_map(|(least, one, other)| BackOff {
+        least: Duration::from_micros(least),
+        base: one.min(other),
+        max: one.max(other),
+    });
+    (option::of(origin()), any::<u32>(), on, back_off, any::<u32>()).prop_map(
+        |(origin, retries, on, back_off, replay_limit)| {
+            Arc::new(RetryPolicy { origin, retries, on, back_off, replay_limit })
+        },
+    )
+}
+
+fn timeouts() -> impl Strategy<Value = Timeouts> {
+    let some = || option::of(duration());
+    (option::of(origin()), some(), some()).prop_map(|(origin, request, per_try)| Timeouts {
+        origin,
+        request,
+        per_try,
     })
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget as EnvoyBudget;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
 };
@@ -25,23 +26,26 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf;
 use envoy_types::util::pack_any;
-use gauze_model::budget::RetryBudget;
+use gauze_model::budget::{INTERVAL_LIMIT, RetryBudget};
 use gauze_model::cluster::{Balance, CONNECT_TIMEOUT, Limits};
 use gauze_model::listener::PortProtocol;
 use gauze_model::{Cluster, Name};
 
 use crate::endpoint::plain_match;
-use crate::metadata::{Facts, string, string_of};
+use crate::metadata::{Facts, origin_of, origin_value, string, string_of};
 use crate::outlier;
 use crate::path::{At as _, Fault, Read, refuse, required, same};
 use crate::tls;
 use crate::values::{ads, duration, protocol_word, read_ads, read_duration, read_protocol, uint, unpack};
 
 pub(crate) fn write(name: &Name, of: &Cluster) -> cluster::Cluster {
-    let Cluster { origin, policy: _, protocol, balance, limits, retry_budget: _, outlier, connect_timeout } =
-        of;
+    let Cluster { origin, policy, protocol, balance, limits, retry_budget, outlier, connect_timeout } = of;
     let (lb_policy, load_balancing_policy) = write_balance(*balance);
     let facts = Facts::origin(origin).with("protocol", string(protocol_word(*protocol)));
+    let facts = match policy {
+        Some(policy) => facts.with("policy", origin_value(policy)),
+        None => facts,
+    };
     cluster::Cluster {
         name: name.to_string(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
@@ -50,7 +54,7 @@ pub(crate) fn write(name: &Name, of: &Cluster) -> cluster::Cluster {
         lb_policy,
         load_balancing_policy,
         common_lb_config: Some(no_panic()),
-        circuit_breakers: Some(write_limits(*limits)),
+        circuit_breakers: Some(write_limits(*limits, *retry_budget)),
         outlier_detection: outlier.as_ref().map(outlier::write),
         typed_extension_protocol_options: http_options(*protocol),
         transport_socket_matches: vec![plain_socket()],
@@ -65,23 +69,18 @@ pub(crate) fn read(of: cluster::Cluster) -> Read<Cluster> {
     let origin = facts.take_origin().at("metadata")?;
     let protocol = facts.take("protocol", |value| string_of(value).and_then(|word| read_protocol(&word)));
     let protocol = protocol.at("metadata")?.unwrap_or_default();
+    let policy = facts.take("policy", origin_of).at("metadata")?;
     facts.end().at("metadata")?;
     let outlier = of.outlier_detection.clone().map(outlier::read).transpose();
     let outlier = outlier.at("outlier_detection").by(&origin)?;
-    let (balance, limits, connect_timeout) = read_settings(of, protocol).by(&origin)?;
-    Ok(Cluster {
-        origin,
-        policy: None,
-        protocol,
-        balance,
-        limits,
-        retry_budget: RetryBudget::default(),
-        outlier,
-        connect_timeout,
-    })
+    let (balance, (limits, retry_budget), connect_timeout) = read_settings(of, protocol).by(&origin)?;
+    Ok(Cluster { origin, policy, protocol, balance, limits, retry_budget, outlier, connect_timeout })
 }
 
-fn read_settings(of: cluster::Cluster, protocol: PortProtocol) -> Read<(Balance, Limits, Duration)> {
+/// How it is balanced, how much may be in use and retried, how long a connect may take.
+type Settings = (Balance, (Limits, RetryBudget), Duration);
+
+fn read_settings(of: cluster::Cluster, protocol: PortProtocol) -> Read<Settings> {
     let cluster::Cluster {
         transport_socket_matches,
         transport_socket_matcher,
@@ -251,18 +250,19 @@ fn read_peak_ewma(config: &protobuf::Any) -> Read<Balance> {
 
 // Limits.
 
-fn write_limits(limits: Limits) -> cluster::CircuitBreakers {
+fn write_limits(limits: Limits, budget: RetryBudget) -> cluster::CircuitBreakers {
     let Limits { connections, pending, requests } = limits;
     let thresholds = Thresholds {
         max_connections: uint(connections),
         max_pending_requests: uint(pending),
         max_requests: uint(requests),
+        retry_budget: Some(write_budget(budget)),
         ..Thresholds::default()
     };
     cluster::CircuitBreakers { thresholds: vec![thresholds], ..cluster::CircuitBreakers::default() }
 }
 
-fn read_limits(breakers: Option<cluster::CircuitBreakers>) -> Read<Limits> {
+fn read_limits(breakers: Option<cluster::CircuitBreakers>) -> Read<(Limits, RetryBudget)> {
     let cluster::CircuitBreakers { thresholds, per_host_thresholds } = breakers.unwrap_or_default();
     refuse!(per_host_thresholds);
     let mut thresholds = thresholds.into_iter();
@@ -273,7 +273,7 @@ fn read_limits(breakers: Option<cluster::CircuitBreakers>) -> Read<Limits> {
     }
 }
 
-fn read_threshold(thresholds: Thresholds) -> Read<Limits> {
+fn read_threshold(thresholds: Thresholds) -> Read<(Limits, RetryBudget)> {
     let Thresholds {
         priority,
         max_connections,
@@ -284,13 +284,54 @@ fn read_threshold(thresholds: Thresholds) -> Read<Limits> {
         track_remaining: _, // for statistics
         max_connection_pools,
     } = thresholds;
-    refuse!(priority, max_retries, retry_budget, max_connection_pools);
+    refuse!(priority, max_connection_pools);
+    if max_retries.is_some() {
+        return Err(Fault::beyond("not supported: `retry_budget` bounds retries").at("max_retries"));
+    }
+    let budget = retry_budget.map(read_budget).transpose().at("retry_budget")?.unwrap_or_default();
     let Limits { connections, pending, requests } = Limits::default();
-    Ok(Limits {
+    let limits = Limits {
         connections: max_connections.map_or(connections, |limit| limit.value),
         pending: max_pending_requests.map_or(pending, |limit| limit.value),
         requests: max_requests.map_or(requests, |limit| limit.value),
+    };
+    Ok((limits, budget))
+}
+
+// What may be retried. Envoy's minimum bounds the retries at once; ours, those of a second.
+
+/// Envoy's `min_retry_concurrency` where none is given.
+const ENVOY_RETRIES_AT_ONCE: u32 = 3;
+
+fn write_budget(budget: RetryBudget) -> EnvoyBudget {
+    let RetryBudget { percent, min_per_second, interval } = budget;
+    EnvoyBudget {
+        budget_percent: Some(Percent { value: percent.into() }),
+        budget_interval: Some(duration(interval)),
+        min_retry_concurrency: uint(min_per_second),
+    }
+}
+
+fn read_budget(budget: EnvoyBudget) -> Read<RetryBudget> {
+    let EnvoyBudget { budget_percent, budget_interval, min_retry_concurrency } = budget;
+    let default = RetryBudget::default();
+    let percent = budget_percent.map(read_percent).transpose().at("budget_percent")?;
+    let interval = budget_interval.map(read_duration).transpose().at("budget_interval")?.unwrap_or_default();
+    if interval.subsec_nanos() != 0 || interval.is_zero() || interval > INTERVAL_LIMIT {
+        let problem = format!("only whole seconds from 1 to {} are supported", INTERVAL_LIMIT.as_secs());
+        return Err(Fault::beyond(problem).at("budget_interval"));
+    }
+    Ok(RetryBudget {
+        percent: percent.unwrap_or(default.percent),
+        min_per_second: min_retry_concurrency.map_or(ENVOY_RETRIES_AT_ONCE, |minimum| minimum.value),
+        interval,
     })
+}
+
+fn read_percent(percent: Percent) -> Read<u32> {
+    let Percent { value } = percent;
+    let whole = (0_u32..=100).find(|whole| f64::from(*whole) == value);
+    whole.ok_or_else(|| Fault::beyond("only whole numbers from 0 to 100 are supported"))
 }
 
 // How endpoints are dialled.

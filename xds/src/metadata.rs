@@ -22,7 +22,7 @@ pub(crate) struct Facts(Vec<(String, Value)>);
 
 impl Facts {
     pub(crate) fn origin(origin: &Origin) -> Facts {
-        Facts::default().with("origin", list(origin_parts(origin)))
+        Facts::default().with("origin", origin_value(origin))
     }
 
     pub(crate) fn with(mut self, key: &str, value: Value) -> Facts {
@@ -70,7 +70,7 @@ impl Facts {
 
     /// The origin; the default one where another server sends none.
     pub(crate) fn take_origin(&mut self) -> Read<Origin> {
-        self.take("origin", |value| strings_of(value).and_then(read_origin)).map(Option::unwrap_or_default)
+        self.take("origin", origin_of).map(Option::unwrap_or_default)
     }
 
     /// # Errors
@@ -114,6 +114,15 @@ fn read_object(value: Value) -> Read<(String, Value)> {
 }
 
 // An origin is the list of its parts.
+
+/// An origin as a fact of its own.
+pub(crate) fn origin_value(origin: &Origin) -> Value {
+    list(origin_parts(origin))
+}
+
+pub(crate) fn origin_of(value: Value) -> Read<Origin> {
+    strings_of(value).and_then(read_origin)
+}
 
 /// An origin as it stands in the details of a NACK.
 pub(crate) fn origin_to_list(origin: &Origin) -> ListValue {

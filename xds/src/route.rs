@@ -7,19 +7,19 @@ mod action; // what is done with a request
 mod headers; // header changes
 mod matches; // what a rule is for
 mod path_change; // rewrites of the path
+mod retry; // retries and timeouts
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3 as route;
 use gauze_model::route::{Action, Filters, HeaderChange, HostPattern, VirtualHost};
-use gauze_model::timeouts::Timeouts;
 use gauze_model::{Name, RouteRule, RouteTable};
 
 use crate::metadata::{Facts, read_only_origin};
 use crate::path::{At as _, Fault, Read, each, refuse, required};
-use crate::values::boolean;
+use crate::values::{boolean, uint};
 use headers::{HeaderFields, read_header_change, write_header_change};
+use retry::Patience;
 
 pub(crate) fn write(name: &Name, table: &RouteTable) -> route::RouteConfiguration {
     route::RouteConfiguration {
@@ -166,19 +166,23 @@ fn read_domain(domain: &str) -> Read<HostPattern> {
 }
 
 fn write_rule(rule: &RouteRule) -> route::Route {
-    let RouteRule { origin, matches, filters, action, retry: _, timeouts: _ } = rule;
-    let Filters { request_headers, response_headers, rewrite } = filters;
+    let RouteRule { origin, matches, filters, action, retry, timeouts } = rule;
+    let Filters { request_headers, response_headers, rewrite: _ } = filters; // the action's
+    let is_forwarded = matches!(action, Action::Forward(_));
+    let facts = Facts::origin(origin);
+    let facts = if is_forwarded { retry::write_facts(facts, retry, timeouts) } else { facts };
     let mut action = action.clone();
     let request = write_header_change(&headers::apart(request_headers, &mut request_changes(&mut action)));
     let response = write_header_change(&headers::apart(response_headers, &mut response_changes(&mut action)));
     route::Route {
         r#match: Some(matches::write(matches)),
-        metadata: Some(Facts::origin(origin).into_metadata()),
+        metadata: Some(facts.into_metadata()),
+        per_request_buffer_limit_bytes: is_forwarded.then(|| uint(retry.replay_limit)).flatten(),
         request_headers_to_add: request.to_add,
         request_headers_to_remove: request.to_remove,
         response_headers_to_add: response.to_add,
         response_headers_to_remove: response.to_remove,
-        action: Some(action::write(&action, rewrite, &matches.path)),
+        action: Some(action::write(&RouteRule { action, ..rule.clone() })),
         ..route::Route::default()
     }
 }
@@ -211,19 +215,21 @@ fn read_rule(rule: route::Route) -> Read<RouteRule> {
         route_specifiers,
         action,
     } = rule;
-    let origin = read_only_origin(metadata).at("metadata")?;
+    let mut facts = Facts::read(metadata).at("metadata")?;
+    let origin = facts.take_origin().at("metadata")?;
     let rest = || {
-        refuse!(typed_per_filter_config, tracing, per_request_buffer_limit_bytes);
-        refuse!(request_body_buffer_limit, route_specifiers);
+        let beside = retry::read_facts(&mut facts, per_request_buffer_limit_bytes);
+        let beside = beside.and_then(|beside| facts.end().map(|()| beside)).at("metadata")?;
+        refuse!(typed_per_filter_config, tracing, request_body_buffer_limit, route_specifiers);
         let matches = required(r#match).and_then(matches::read).at("match")?;
         let request = HeaderFields { to_add: request_headers_to_add, to_remove: request_headers_to_remove };
         let response =
             HeaderFields { to_add: response_headers_to_add, to_remove: response_headers_to_remove };
         let request_headers = read_header_change(request, "request_headers")?;
         let response_headers = read_header_change(response, "response_headers")?;
-        let (action, rewrite) = action::read(action, &matches.path)?;
-        Ok((matches, Filters { request_headers, response_headers, rewrite }, action))
+        let (action, rewrite, patience) = action::read(action, &matches.path, &beside)?;
+        Ok((matches, Filters { request_headers, response_headers, rewrite }, action, patience))
     };
-    let (matches, filters, action) = rest().by(&origin)?;
-    Ok(RouteRule { origin, matches, filters, action, retry: Arc::default(), timeouts: Timeouts::default() })
+    let (matches, filters, action, Patience { retry, timeouts }) = rest().by(&origin)?;
+    Ok(RouteRule { origin, matches, filters, action, retry, timeouts })
 }

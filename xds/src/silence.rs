@@ -6,6 +6,7 @@ mod routes;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3::address::Address as AddressKind;
@@ -119,7 +120,7 @@ fn name(text: &str) -> Name {
 fn cluster() -> (Name, Resource) {
     let cluster = ModelCluster {
         origin: origin(""),
-        policy: None,
+        policy: Some(origin("spec")),
         protocol: PortProtocol::Grpc,
         balance: Balance::RoundRobin,
         limits: Limits { connections: 7, pending: 7, requests: 7 },
@@ -127,7 +128,7 @@ fn cluster() -> (Name, Resource) {
             consecutive_5xx: NonZeroU32::new(7),
             ..OutlierDetection::default()
         }),
-        retry_budget: RetryBudget::default(),
+        retry_budget: RetryBudget { percent: 7, min_per_second: 7, interval: Duration::from_secs(7) },
         connect_timeout: CONNECT_TIMEOUT,
     };
     (name("cluster/shop/cart/80"), Resource::Cluster(Arc::new(cluster)))

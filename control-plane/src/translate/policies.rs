@@ -5,20 +5,22 @@ use std::sync::Arc;
 use gauze_crds::TrafficPolicy;
 use gauze_crds::duration::Duration;
 use gauze_crds::policy::PolicyTargetReference;
+use gauze_crds::retry::RetryBudgetSpec;
 use gauze_crds::traffic_policy::{BalanceSpec, BalanceType, TrafficPolicySpec};
-use gauze_model::budget::RetryBudget;
+use gauze_model::budget::INTERVAL_LIMIT;
 use gauze_model::cluster::{Balance, CONNECT_TIMEOUT, Cluster, Limits};
 use gauze_model::listener::PortProtocol;
 use gauze_model::{Code, Origin};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use serde_json::json;
 
-use super::{Judgement, age, name_of, namespace_of, outliers, services};
+use super::{Judgement, age, name_of, namespace_of, outliers, retries, services};
 use crate::problem::Problem;
 use crate::world::{self, ObjectKind, World};
 
 /// A cluster as a policy wants it; without one, with the defaults.
-pub(super) fn cluster(spec: Option<&TrafficPolicySpec>, origin: Origin, protocol: PortProtocol) -> Cluster {
+pub(super) fn cluster(policy: Option<&TrafficPolicy>, origin: Origin, protocol: PortProtocol) -> Cluster {
+    let spec = policy.map(|policy| &policy.spec);
     let limits = spec.and_then(|spec| spec.limits.clone()).unwrap_or_default();
     let default = Limits::default();
     let balance = spec.and_then(|spec| spec.balance.as_ref());
@@ -33,8 +35,8 @@ pub(super) fn cluster(spec: Option<&TrafficPolicySpec>, origin: Origin, protocol
             requests: limits.requests.unwrap_or(default.requests),
         },
         outlier: Some(outlier.map(outliers::outlier_detection).unwrap_or_default()),
-        policy: None,
-        retry_budget: RetryBudget::default(),
+        policy: policy.map(self::origin),
+        retry_budget: retries::budget(spec.and_then(|spec| spec.retry_budget.as_ref())),
         connect_timeout: spec
             .and_then(|spec| spec.connect_timeout)
             .map_or(CONNECT_TIMEOUT, |timeout| timeout.0),
@@ -110,10 +112,34 @@ fn invalid(policy: &TrafficPolicy) -> Option<Problem> {
         ("limits.requests", "must be at least 1")
     } else if let Some(invalid) = spec.outlier_detection.as_ref().and_then(outliers::invalid) {
         invalid
+    } else if let Some(wrong) = invalid_retries(spec) {
+        wrong
     } else {
         return None;
     };
     Some(Problem::new(Code::INVALID_VALUE, origin(policy).at(format!("spec.{path}")), message))
+}
+
+/// Path and message of what cannot be of retries and timeouts.
+fn invalid_retries(spec: &TrafficPolicySpec) -> Option<(&'static str, &'static str)> {
+    let retry = spec.retry.clone().unwrap_or_default();
+    let timeouts = spec.timeouts.clone().unwrap_or_default();
+    let RetryBudgetSpec { percent, interval, .. } = spec.retry_budget.clone().unwrap_or_default();
+    let is_interval =
+        |given: Duration| given.0.subsec_millis() == 0 && !given.0.is_zero() && given.0 <= INTERVAL_LIMIT;
+    if retry.attempts.is_some_and(|attempts| attempts > 10) {
+        Some(("retry.attempts", "must be at most 10; write for example 2"))
+    } else if retry.codes.iter().any(|code| !(400..600).contains(code)) {
+        Some(("retry.codes", "must be HTTP statuses from 400 to 599; write for example [502, 503]"))
+    } else if retries::is_longer(timeouts.backend_request, timeouts.request) {
+        Some(("timeouts.backendRequest", retries::LONGER))
+    } else if percent.is_some_and(|percent| percent > 100) {
+        Some(("retryBudget.percent", "must be at most 100; write for example 20"))
+    } else if interval.is_some_and(|interval| !is_interval(interval)) {
+        Some(("retryBudget.interval", "must be whole seconds from 1s to 60s; write for example 10s"))
+    } else {
+        None
+    }
 }
 
 /// What becomes of a policy at each of its targets.

@@ -15,15 +15,15 @@ mod parents; // which Service ports a route is for
 use std::sync::Arc;
 
 use ::http::StatusCode;
-use gauze_crds::{GrpcRoute, HttpRoute};
+use gauze_crds::{GrpcRoute, HttpRoute, TrafficPolicy};
 use gauze_model::listener::WeightedCluster;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{Action, Backend, Filters, HeaderChange, RouteMatch, RouteRule, RouteTable};
-use gauze_model::timeouts::Timeouts;
 use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1 as core;
 
-use super::{age, namespace_of, ports, services, splits};
+use super::retries::Patience;
+use super::{age, namespace_of, policies, ports, services, splits};
 use crate::problem::Problem;
 use crate::world::World;
 
@@ -47,6 +47,7 @@ pub(super) fn routes(
     world: &World,
     name: &ServicePort,
     viewer: Option<&str>,
+    shaped_by: &mut Vec<Origin>,
     problems: &mut Vec<Problem>,
 ) -> Option<RouteTable> {
     let (service, index, port) = services::find(world, name)?;
@@ -56,17 +57,25 @@ pub(super) fn routes(
         return None;
     }
     let origin = services::port_origin(service, index);
+    let policy = policies::holding(world, service, port);
+    shaped_by.extend(policy.filter(|policy| shapes(policy)).map(|policy| policies::origin(policy)));
+    let patience = Patience::of_policy(policy.map(|policy| &**policy));
     let rules = if !attached.is_empty() {
-        attached.rules(world, name, problems)
+        attached.rules(world, name, &patience, problems)
     } else if let Some(split) = splits::shares(world, service, port, problems) {
-        vec![forward(split.origin, split.shares)]
+        vec![forward(split.origin, split.shares, patience)]
     } else {
         let own = WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 };
-        vec![forward(origin.clone(), vec![own])]
+        vec![forward(origin.clone(), vec![own], patience)]
     };
     // GEP-1294: a mesh routes by the address that was dialled, whatever host the request names.
     let rules = rules.into_iter().map(|rule| (Vec::new(), rule)).collect();
     Some(RouteTable::new(origin, rules))
+}
+
+/// Whether a policy says something of routes; the rest of it is about clusters.
+fn shapes(policy: &TrafficPolicy) -> bool {
+    policy.spec.retry.is_some() || policy.spec.timeouts.is_some()
 }
 
 /// Whether routes decide at this Service port on this side.
@@ -106,12 +115,22 @@ impl Attached<'_> {
     }
 
     /// All rules, those of older routes first. Where there are GRPCRoutes, HTTPRoutes do not count (GEP-1294).
-    fn rules(&self, world: &World, name: &ServicePort, problems: &mut Vec<Problem>) -> Vec<RouteRule> {
+    fn rules(
+        &self,
+        world: &World,
+        name: &ServicePort,
+        patience: &Patience,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<RouteRule> {
         match self.grpc.is_empty() {
-            true => self.http.iter().flat_map(|route| http::rules(world, route, name, problems)).collect(),
+            true => {
+                let rules = self.http.iter();
+                rules.flat_map(|route| http::rules(world, route, name, patience, problems)).collect()
+            }
             false => {
                 problems.extend(self.http.iter().map(|route| conflict(route)));
-                self.grpc.iter().flat_map(|route| grpc::rules(world, route, name, problems)).collect()
+                let rules = self.grpc.iter();
+                rules.flat_map(|route| grpc::rules(world, route, name, patience, problems)).collect()
             }
         }
     }
@@ -126,7 +145,7 @@ fn conflict(route: &HttpRoute) -> Problem {
 }
 
 /// A rule that carries every request.
-fn forward(origin: Origin, shares: Vec<WeightedCluster>) -> RouteRule {
+fn forward(origin: Origin, shares: Vec<WeightedCluster>, patience: Patience) -> RouteRule {
     let backends = shares.into_iter().map(|share| Backend {
         cluster: share.cluster,
         weight: share.weight,
@@ -138,8 +157,8 @@ fn forward(origin: Origin, shares: Vec<WeightedCluster>) -> RouteRule {
         matches: RouteMatch::default(),
         filters: Filters::default(),
         action: Action::Forward(backends.collect()),
-        retry: Arc::default(),
-        timeouts: Timeouts::default(),
+        retry: patience.retry,
+        timeouts: patience.timeouts,
     }
 }
 

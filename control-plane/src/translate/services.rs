@@ -27,7 +27,7 @@ pub(super) fn cluster(
     let policy = policies::holding(world, service, port);
     shaped_by.extend(policy.map(|policy| policies::origin(policy)));
     let cluster = policies::cluster(
-        policy.map(|policy| &policy.spec),
+        policy.map(|policy| &**policy),
         port_origin(service, index),
         ports::of_service(world, service, port),
     );
@@ -47,7 +47,7 @@ pub(super) fn pod_cluster(
     let policy = oldest.and_then(|(service, port)| policies::holding(world, service, port));
     shaped_by.extend(policy.map(|policy| policies::origin(policy)));
     let cluster = policies::cluster(
-        policy.map(|policy| &policy.spec),
+        policy.map(|policy| &**policy),
         origin(ObjectKind::Pod, &pod.metadata),
         pod_protocol(world, address),
     );

@@ -7,14 +7,17 @@ use std::time::Duration;
 use gauze_control_plane::status::ObjectStatus;
 use gauze_control_plane::translate::Answer;
 use gauze_model::authorization::{Operation, Policy, Rule, Source, StringMatch};
+use gauze_model::budget::RetryBudget;
 use gauze_model::cluster::{Balance, Cluster, Endpoint, EndpointSet, Limits, Transport};
 use gauze_model::listener::{HttpTarget, Inbound, Listener, Mtls, Outbound, PortProtocol};
 use gauze_model::outlier::OutlierDetection;
+use gauze_model::retry::{BackOff, Conditions, RetryPolicy};
 use gauze_model::route::{
     Action, Backend, Filters, HeaderChange, PathChange, PathMatch, RouteMatch, RouteRule, RouteTable,
     ValueMatch,
 };
 use gauze_model::snapshot::Resource;
+use gauze_model::timeouts::Timeouts;
 
 /// What a case comes out as.
 #[derive(Default)]
@@ -180,7 +183,7 @@ fn outbound(outbound: &Outbound) -> Vec<String> {
 }
 
 fn cluster(cluster: &Cluster) -> Vec<String> {
-    let Cluster { origin, protocol, balance, limits, policy: _, retry_budget: _, outlier, connect_timeout } =
+    let Cluster { origin, protocol, balance, limits, policy, retry_budget, outlier, connect_timeout } =
         cluster;
     let mut lines = vec![format!("origin: {origin}"), format!("protocol: {}", self::protocol(*protocol))];
     if *balance != Balance::default() {
@@ -192,6 +195,13 @@ fn cluster(cluster: &Cluster) -> Vec<String> {
     }
     if *outlier != Some(OutlierDetection::default()) {
         lines.push(format!("outlier detection: {}", outlier.map_or("none".to_owned(), outlier_detection)));
+    }
+    if *retry_budget != RetryBudget::default() {
+        let RetryBudget { percent, min_per_second, interval } = retry_budget;
+        lines.push(format!("retry budget: {percent} % of {interval:?}, {min_per_second} per second"));
+    }
+    if let Some(policy) = policy {
+        lines.insert(1, format!("policy: {policy}"));
     }
     if *connect_timeout != Duration::from_secs(1) {
         lines.push(format!("connect timeout: {connect_timeout:?}"));
@@ -261,8 +271,19 @@ fn routes(table: &RouteTable) -> Vec<String> {
     lines
 }
 
+fn retry(retry: &RetryPolicy) -> String {
+    let RetryPolicy { origin, retries, on, back_off: BackOff { least, base, max }, replay_limit: _ } = retry;
+    let Conditions { unanswered, statuses, grpc } = on;
+    let from = origin.as_ref().map(ToString::to_string).unwrap_or_default();
+    let grpc: Vec<&str> = grpc.words().collect();
+    format!(
+        "{retries} on [{statuses}] [{}] {unanswered:?}, after {least:?} + {base:?} to {max:?}, from {from}",
+        grpc.join(", ")
+    )
+}
+
 fn rule(rule: &RouteRule) -> Vec<String> {
-    let RouteRule { origin, matches, filters, action, retry: _, timeouts: _ } = rule;
+    let RouteRule { origin, matches, filters, action, retry, timeouts } = rule;
     let mut lines = vec![format!("- match: {}", self::matches(matches)), format!("  origin: {origin}")];
     let Filters { request_headers, response_headers, rewrite } = filters;
     lines.extend(headers("  request headers", request_headers));
@@ -272,6 +293,15 @@ fn rule(rule: &RouteRule) -> Vec<String> {
     }
     if let Some(path) = &rewrite.path {
         lines.push(format!("  rewrite path: {}", self::path(path)));
+    }
+    if **retry != RetryPolicy::default() {
+        lines.push(format!("  retry: {}", self::retry(retry)));
+    }
+    if *timeouts != Timeouts::default() {
+        let Timeouts { origin, request, per_try } = timeouts;
+        let from = origin.as_ref().map(ToString::to_string).unwrap_or_default();
+        let of = |duration: &Option<Duration>| duration.map_or("none".to_owned(), |of| format!("{of:?}"));
+        lines.push(format!("  timeouts: {} in all, {} each try, from {from}", of(request), of(per_try)));
     }
     match action {
         Action::Respond(status) => lines.push(format!("  respond: {}", status.as_u16())),

@@ -12,6 +12,9 @@ pub struct StatusSet {
 }
 
 impl StatusSet {
+    /// No status.
+    pub const NONE: StatusSet = StatusSet { bits: [0; 8] };
+
     /// Every status from 500 to 599 (Envoy `5xx`).
     pub fn server_errors() -> StatusSet {
         (500..600).collect()
@@ -29,7 +32,7 @@ impl StatusSet {
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        *self == StatusSet::default()
+        *self == StatusSet::NONE
     }
 
     /// In rising order.
@@ -88,20 +91,32 @@ pub struct GrpcStatuses {
     bits: u32,
 }
 
-/// Code and word of each (Envoy `retry_on`).
-const GRPC: [(u8, &str); 5] = [
-    (1, "cancelled"),
-    (4, "deadline-exceeded"),
-    (8, "resource-exhausted"),
-    (13, "internal"),
-    (14, "unavailable"),
+/// The word for each (Envoy `retry_on`).
+const GRPC: [(GrpcStatuses, &str); 5] = [
+    (GrpcStatuses::CANCELLED, "cancelled"),
+    (GrpcStatuses::DEADLINE_EXCEEDED, "deadline-exceeded"),
+    (GrpcStatuses::RESOURCE_EXHAUSTED, "resource-exhausted"),
+    (GrpcStatuses::INTERNAL, "internal"),
+    (GrpcStatuses::UNAVAILABLE, "unavailable"),
 ];
 
 impl GrpcStatuses {
+    /// No status.
+    pub const NONE: GrpcStatuses = GrpcStatuses { bits: 0 };
+    /// CANCELLED (1).
+    pub const CANCELLED: GrpcStatuses = GrpcStatuses { bits: 1 << 1 };
+    /// DEADLINE_EXCEEDED (4).
+    pub const DEADLINE_EXCEEDED: GrpcStatuses = GrpcStatuses { bits: 1 << 4 };
+    /// RESOURCE_EXHAUSTED (8).
+    pub const RESOURCE_EXHAUSTED: GrpcStatuses = GrpcStatuses { bits: 1 << 8 };
+    /// INTERNAL (13).
+    pub const INTERNAL: GrpcStatuses = GrpcStatuses { bits: 1 << 13 };
+    /// UNAVAILABLE (14).
+    pub const UNAVAILABLE: GrpcStatuses = GrpcStatuses { bits: 1 << 14 };
+
     /// The status of this word; `None`: none that can be retried on.
     pub fn of_word(word: &str) -> Option<GrpcStatuses> {
-        let (code, _) = GRPC.iter().find(|(_, known)| *known == word)?;
-        Some(GrpcStatuses { bits: 1 << code })
+        GRPC.iter().find(|(_, known)| *known == word).map(|(status, _)| *status)
     }
 
     /// Whether it has this code.
@@ -122,7 +137,7 @@ impl GrpcStatuses {
 
     /// The words, in order of their codes.
     pub fn words(&self) -> impl Iterator<Item = &'static str> + '_ {
-        GRPC.iter().filter(|(code, _)| self.contains(*code)).map(|(_, word)| *word)
+        GRPC.iter().filter(|(status, _)| self.bits & status.bits != 0).map(|(_, word)| *word)
     }
 }
 

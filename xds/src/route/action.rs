@@ -1,7 +1,5 @@
 //! What is done with a request: Envoy's `RouteAction`, `RedirectAction` and `DirectResponseAction`.
 
-use std::time::Duration;
-
 use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
@@ -12,18 +10,21 @@ use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
 };
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
+use gauze_model::RouteRule;
 use gauze_model::route::{Action, Backend, HeaderChange, PathChange, PathMatch, Redirect, Rewrite};
 use http::StatusCode;
 
 use super::headers::{HeaderFields, read_header_change, write_header_change};
 use super::path_change::{self, Written, from_root};
+use super::retry::{self, Beside, Patience, Times};
 use crate::path::{At as _, Fault, Read, each, refuse, required};
-use crate::values::{duration, read_cluster_name, read_port, uint};
+use crate::values::{read_cluster_name, read_port, uint};
 
-/// A rewrite only means something where the request goes on.
-pub(super) fn write(action: &Action, rewrite: &Rewrite, matched: &PathMatch) -> ActionKind {
-    match action {
-        Action::Forward(backends) => ActionKind::Route(write_forward(backends, rewrite, matched)),
+/// A rewrite, retries and timeouts only mean something where the request goes on.
+pub(super) fn write(rule: &RouteRule) -> ActionKind {
+    let matched = &rule.matches.path;
+    match &rule.action {
+        Action::Forward(backends) => ActionKind::Route(write_forward(backends, rule)),
         Action::Redirect(redirect) => ActionKind::Redirect(write_redirect(redirect, matched)),
         Action::Respond(status) => ActionKind::DirectResponse(route::DirectResponseAction {
             status: status.as_u16().into(),
@@ -32,16 +33,19 @@ pub(super) fn write(action: &Action, rewrite: &Rewrite, matched: &PathMatch) -> 
     }
 }
 
-pub(super) fn read(action: Option<ActionKind>, matched: &PathMatch) -> Read<(Action, Rewrite)> {
+/// What is done, with a request that was changed in this way, so long and so often.
+type Done = (Action, Rewrite, Patience);
+
+pub(super) fn read(action: Option<ActionKind>, matched: &PathMatch, beside: &Beside) -> Read<Done> {
+    let answered =
+        |action| retry::refuse_beside(beside).map(|()| (action, Rewrite::default(), Patience::default()));
     match required(action).at("action")? {
-        ActionKind::Route(forward) => read_forward(forward, matched).at("route"),
+        ActionKind::Route(forward) => read_forward(forward, matched, beside).at("route"),
         ActionKind::Redirect(redirect) => {
-            let redirect = read_redirect(redirect, matched).at("redirect")?;
-            Ok((Action::Redirect(redirect), Rewrite::default()))
+            answered(Action::Redirect(read_redirect(redirect, matched).at("redirect")?))
         }
         ActionKind::DirectResponse(response) => {
-            let status = read_direct_response(response).at("direct_response")?;
-            Ok((Action::Respond(status), Rewrite::default()))
+            answered(Action::Respond(read_direct_response(response).at("direct_response")?))
         }
         ActionKind::FilterAction(_) => Err(Fault::unsupported("filter_action")),
         ActionKind::NonForwardingAction(_) => Err(Fault::unsupported("non_forwarding_action")),
@@ -50,13 +54,17 @@ pub(super) fn read(action: Option<ActionKind>, matched: &PathMatch) -> Read<(Act
 
 // Forwarding.
 
-fn write_forward(backends: &[Backend], rewrite: &Rewrite, matched: &PathMatch) -> route::RouteAction {
+fn write_forward(backends: &[Backend], rule: &RouteRule) -> route::RouteAction {
+    let (rewrite, matched) = (&rule.filters.rewrite, &rule.matches.path);
+    let Times { timeout, max_stream_duration } = retry::write_times(&rule.timeouts);
     let clusters = backends.iter().map(write_backend).collect();
     let shares = route::WeightedCluster { clusters, ..route::WeightedCluster::default() };
     let host = rewrite.host.clone().map(HostRewriteSpecifier::HostRewriteLiteral);
     let mut action = route::RouteAction {
         cluster_not_found_response_code: ClusterNotFoundResponseCode::InternalServerError as i32,
-        timeout: Some(duration(Duration::ZERO)), // none; Envoy's default is 15 s
+        timeout,
+        max_stream_duration,
+        retry_policy: Some(retry::write(&rule.retry, rule.timeouts.per_try)),
         cluster_specifier: Some(ClusterSpecifier::WeightedClusters(shares)),
         host_rewrite_specifier: host,
         ..route::RouteAction::default()
@@ -69,7 +77,7 @@ fn write_forward(backends: &[Backend], rewrite: &Rewrite, matched: &PathMatch) -
     action
 }
 
-fn read_forward(action: route::RouteAction, matched: &PathMatch) -> Read<(Action, Rewrite)> {
+fn read_forward(action: route::RouteAction, matched: &PathMatch, beside: &Beside) -> Read<Done> {
     let route::RouteAction {
         cluster_not_found_response_code,
         metadata_match,
@@ -102,16 +110,14 @@ fn read_forward(action: route::RouteAction, matched: &PathMatch) -> Read<(Action
         host_rewrite_specifier,
     } = action;
     refuse!(metadata_match, path_rewrite_policy, path_rewrite, append_x_forwarded_host, idle_timeout);
-    refuse!(flush_timeout, early_data_policy, retry_policy, retry_policy_typed_config);
+    refuse!(flush_timeout, early_data_policy, retry_policy_typed_config);
     refuse!(request_mirror_policies, rate_limits, include_vh_rate_limits, hash_policy, cors);
     refuse!(max_grpc_timeout, grpc_timeout_offset, upgrade_configs, internal_redirect_policy);
-    refuse!(internal_redirect_action, max_internal_redirects, hedge_policy, max_stream_duration);
+    refuse!(internal_redirect_action, max_internal_redirects, hedge_policy);
     if priority != RoutingPriority::Default as i32 {
         return Err(Fault::unsupported("priority"));
     }
-    if timeout.is_some_and(|timeout| timeout != duration(Duration::ZERO)) {
-        return Err(Fault::unsupported("timeout"));
-    }
+    let patience = retry::read(retry_policy, Times { timeout, max_stream_duration }, beside)?;
     if cluster_not_found_response_code != ClusterNotFoundResponseCode::InternalServerError as i32 {
         let problem = "anything but `INTERNAL_SERVER_ERROR` is not supported";
         return Err(Fault::beyond(problem).at("cluster_not_found_response_code"));
@@ -128,7 +134,7 @@ fn read_forward(action: route::RouteAction, matched: &PathMatch) -> Read<(Action
         (false, Some(_)) => return Err(Fault::unsupported("prefix_rewrite")),
     };
     let backends = read_clusters(cluster_specifier)?;
-    Ok((Action::Forward(backends), Rewrite { host, path }))
+    Ok((Action::Forward(backends), Rewrite { host, path }, patience))
 }
 
 fn read_clusters(clusters: Option<ClusterSpecifier>) -> Read<Vec<Backend>> {

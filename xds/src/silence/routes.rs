@@ -1,23 +1,29 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::RetryHostPredicate;
 use envoy_types::pb::envoy::config::route::v3::route::Action as ActionKind;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
-use gauze_model::cluster::CONNECT_TIMEOUT;
+use gauze_model::retry::{BackOff, Conditions, GrpcStatuses, RetryPolicy, StatusSet, Unanswered};
 use gauze_model::route::{
     Action, Backend, Filters, HeaderChange, HeaderMatch, HostPattern, PathChange, PathMatch, Pattern,
     QueryMatch, Redirect, Rewrite, RouteMatch, ValueMatch, VirtualHost,
 };
 use gauze_model::snapshot::Resource;
+use gauze_model::timeouts::Timeouts;
 use gauze_model::{Name, RouteRule, RouteTable};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use prost::Message;
 
 use super::{Add, add, every_field_counts, name, origin};
+use crate::values::duration;
 use crate::{from_xds, to_xds};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A forwarding, a redirecting and an answering rule, each with all that a rule can have.
 fn routes() -> (Name, Resource) {
@@ -53,18 +59,35 @@ fn routes() -> (Name, Resource) {
         path: Some(PathChange::ReplaceFull("/".into())),
         status: StatusCode::FOUND,
     };
+    let retry = Arc::new(RetryPolicy {
+        origin: Some(origin("spec.rules[0].retry")),
+        retries: 7,
+        on: Conditions {
+            unanswered: Unanswered::Never,
+            statuses: StatusSet::gateway_errors(),
+            grpc: GrpcStatuses::of_word("unavailable").unwrap(),
+        },
+        back_off: BackOff { least: SECOND, base: SECOND, max: 2 * SECOND },
+        replay_limit: 7,
+    });
+    let timeouts = Timeouts {
+        origin: Some(origin("spec.rules[0].timeouts")),
+        request: Some(7 * SECOND),
+        per_try: Some(2 * SECOND),
+    };
+    let answers = |rule| RouteRule { retry: Arc::default(), timeouts: Timeouts::default(), ..rule };
     let rule = |action, rewrite| RouteRule {
         origin: origin("spec.rules[0]"),
         matches: matches.clone(),
         filters: Filters { request_headers: change.clone(), response_headers: change.clone(), rewrite },
         action,
-        retry: Default::default(),
-        timeouts: Default::default(),
+        retry: retry.clone(),
+        timeouts: timeouts.clone(),
     };
     let rules = vec![
         rule(Action::Forward(vec![backend]), rewrite),
-        rule(Action::Redirect(redirect), Rewrite::default()),
-        rule(Action::Respond(StatusCode::IM_A_TEAPOT), Rewrite::default()),
+        answers(rule(Action::Redirect(redirect), Rewrite::default())),
+        answers(rule(Action::Respond(StatusCode::IM_A_TEAPOT), Rewrite::default())),
     ];
     let host = VirtualHost { domains: vec![HostPattern::Any], rules };
     let table = RouteTable::from_hosts(origin("spec"), vec![host]);
@@ -100,6 +123,10 @@ fn forward(routes: &mut Routes) -> &mut route::RouteAction {
         Some(ActionKind::Route(action)) => action,
         other => panic!("{other:?}"),
     }
+}
+
+fn retry(routes: &mut Routes) -> &mut route::RetryPolicy {
+    forward(routes).retry_policy.as_mut().unwrap()
 }
 
 fn shares(routes: &mut Routes) -> &mut route::WeightedCluster {
@@ -141,6 +168,15 @@ fn no_field_of_a_route_table_is_dropped() {
     });
     check("StringMatcher of a query", &[], &|routes, field| add(query_value(routes), field));
     check("RouteAction", &[], &|routes, field| add(forward(routes), field));
+    // host_selection_retry_max_attempts
+    check("RetryPolicy", &[6], &|routes, field| add(retry(routes), field));
+    // name
+    check("RetryHostPredicate", &[1], &|routes, field| {
+        add(&mut retry(routes).retry_host_predicate[0], field)
+    });
+    check("MaxStreamDuration", &[], &|routes, field| {
+        add(forward(routes).max_stream_duration.as_mut().unwrap(), field)
+    });
     check("WeightedCluster", &[], &|routes, field| add(shares(routes), field));
     check("ClusterWeight", &[], &|routes, field| add(&mut shares(routes).clusters[0], field));
     // keep_empty_value of a value that is not empty
@@ -163,10 +199,56 @@ type Break = fn(&mut Routes);
 
 #[test]
 fn a_refusal_names_the_field_and_what_the_user_wrote() {
-    let cases: [(Break, &str, &str); 8] = [
+    let cases: [(Break, &str, &str); 16] = [
         (
-            |routes| forward(routes).timeout = Some(crate::values::duration(CONNECT_TIMEOUT)),
-            "virtual_hosts[0].routes[0].route.timeout: not supported",
+            |routes| forward(routes).hedge_policy = Some(Default::default()),
+            "virtual_hosts[0].routes[0].route.hedge_policy: not supported",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| forward(routes).timeout = Some(duration(SECOND)),
+            "virtual_hosts[0].routes[0].route.max_stream_duration.grpc_timeout_header_max: not the only form that is supported",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| retry(routes).retriable_headers.push(Default::default()),
+            "virtual_hosts[0].routes[0].route.retry_policy.retriable_headers: not supported",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| retry(routes).retry_on = "5xx,retriable-headers".into(),
+            "virtual_hosts[0].routes[0].route.retry_policy.retry_on: `retriable-headers` is not supported",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| retry(routes).retry_on = "5xx".into(),
+            "virtual_hosts[0].routes[0].route.retry_policy.retriable_status_codes: has no effect unless `retry_on` names `retriable-status-codes`",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| retry(routes).retriable_status_codes.push(600),
+            "virtual_hosts[0].routes[0].route.retry_policy.retriable_status_codes[3]: 600 is not an HTTP status",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| {
+                let omit = RetryHostPredicate { name: "omit_host_metadata".into(), config_type: None };
+                retry(routes).retry_host_predicate.push(omit);
+            },
+            "virtual_hosts[0].routes[0].route.retry_policy.retry_host_predicate[1].typed_config: missing",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| {
+                let back_off = retry(routes).retry_back_off.as_mut().unwrap();
+                back_off.max_interval = Some(duration(SECOND / 2));
+            },
+            "virtual_hosts[0].routes[0].route.retry_policy.retry_back_off.max_interval: shorter than `base_interval`",
+            "spec.rules[0]",
+        ),
+        (
+            |routes| rule(routes, 1).per_request_buffer_limit_bytes = crate::values::uint(7),
+            "virtual_hosts[0].routes[1]: retries of what is not forwarded",
             "spec.rules[0]",
         ),
         (

@@ -1,13 +1,10 @@
 //! GRPCRoute: its rules as they stand at one Service port.
 
-use std::sync::Arc;
-
 use ::http::StatusCode;
 use gauze_crds::GrpcRoute;
 use gauze_crds::grpc_route::GrpcRouteRule;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{Action, Filters, RouteMatch, RouteRule};
-use gauze_model::timeouts::Timeouts;
 use gauze_model::{Code, Origin};
 
 use super::backends::{self, Rule};
@@ -15,6 +12,7 @@ use super::filters;
 use super::matches::{self, at, item};
 use crate::problem::Problem;
 use crate::translate::namespace_of;
+use crate::translate::retries::Patience;
 use crate::world::{self, ObjectKind, World};
 
 pub(super) fn origin(route: &GrpcRoute) -> Origin {
@@ -26,6 +24,7 @@ pub(super) fn rules(
     world: &World,
     route: &GrpcRoute,
     parent: &ServicePort,
+    patience: &Patience,
     problems: &mut Vec<Problem>,
 ) -> Vec<RouteRule> {
     let route_origin = origin(route);
@@ -46,8 +45,8 @@ pub(super) fn rules(
             matches,
             filters: filters.clone(),
             action: action.clone(),
-            retry: Arc::default(),
-            timeouts: Timeouts::default(),
+            retry: patience.retry.clone(),
+            timeouts: patience.timeouts.clone(),
         }));
     }
     rules

@@ -1,13 +1,10 @@
 //! HTTPRoute: its rules as they stand at one Service port.
 
-use std::sync::Arc;
-
 use ::http::StatusCode;
 use gauze_crds::HttpRoute;
 use gauze_crds::http_route::HttpRouteRule;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{Action, Filters, PathChange, PathMatch, RouteMatch, RouteRule};
-use gauze_model::timeouts::Timeouts;
 use gauze_model::{Code, Origin};
 
 use super::backends::{self, Rule};
@@ -15,6 +12,7 @@ use super::filters::{self, Changes};
 use super::matches::{self, at, item};
 use crate::problem::Problem;
 use crate::translate::namespace_of;
+use crate::translate::retries::Patience;
 use crate::world::{self, ObjectKind, World};
 
 pub(super) fn origin(route: &HttpRoute) -> Origin {
@@ -26,6 +24,7 @@ pub(super) fn rules(
     world: &World,
     route: &HttpRoute,
     parent: &ServicePort,
+    patience: &Patience,
     problems: &mut Vec<Problem>,
 ) -> Vec<RouteRule> {
     let route_origin = origin(route);
@@ -39,13 +38,14 @@ pub(super) fn rules(
         let matches = read_matches(given, &origin, problems);
         let rule = Rule { world, namespace: namespace_of(&route.metadata), parent, origin: &origin };
         let (filters, action) = read_action(&rule, given, &matches, problems);
+        let patience = patience.clone().of_rule(given, &origin, problems);
         rules.extend(matches.into_iter().map(|matches| RouteRule {
             origin: origin.clone(),
             matches,
             filters: filters.clone(),
             action: action.clone(),
-            retry: Arc::default(),
-            timeouts: Timeouts::default(),
+            retry: patience.retry.clone(),
+            timeouts: patience.timeouts.clone(),
         }));
     }
     rules
@@ -114,11 +114,7 @@ fn check_prefix(changes: Changes, matches: &[RouteMatch], origin: &Origin) -> Re
 
 /// What upstream has and gauze has not yet: without effect, but not in silence.
 fn report_unsupported(given: &HttpRouteRule, origin: &Origin, problems: &mut Vec<Problem>) {
-    for (field, present) in [
-        ("timeouts", given.timeouts.is_some()),
-        ("retry", given.retry.is_some()),
-        ("sessionPersistence", given.session_persistence.is_some()),
-    ] {
+    for (field, present) in [("sessionPersistence", given.session_persistence.is_some())] {
         if present {
             let message =
                 format!("`{field}` is not supported yet and has no effect; the rest of the rule has");

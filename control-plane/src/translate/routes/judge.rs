@@ -6,6 +6,7 @@ use gauze_model::Origin;
 use k8s_openapi::api::core::v1 as core;
 use serde_json::json;
 
+use super::Patience;
 use super::parents::{self, Parent};
 use super::{Side, attached, conflict, grpc, http};
 use crate::translate::{Judgement, namespace_of, services};
@@ -29,6 +30,7 @@ pub(in crate::translate) fn judge_http(world: &World, route: &HttpRoute) -> Vec<
                     world,
                     route,
                     &services::name_of_port(parent.service, port),
+                    &Patience::default(), // has no part in problems
                     &mut judgement.problems,
                 )),
             }
@@ -40,7 +42,8 @@ pub(in crate::translate) fn judge_grpc(world: &World, route: &GrpcRoute) -> Vec<
     let (namespace, origin) = (namespace_of(&route.metadata), grpc::origin(route));
     judge(world, &route.spec.parent_refs, namespace, &origin, |parent, judgement| {
         for port in &parent.ports {
-            grpc::rules(world, route, &services::name_of_port(parent.service, port), &mut judgement.problems);
+            let name = services::name_of_port(parent.service, port);
+            grpc::rules(world, route, &name, &Patience::default(), &mut judgement.problems);
         }
     })
 }
