@@ -5,6 +5,7 @@ mod backend; // what is behind a share of a split
 mod caller; // who asks
 mod destination; // what a name in a URL stands for
 mod inbound; // what the called pod says
+mod resilience; // what is done when an endpoint fails
 mod walk; // the steps, in order
 
 use std::fmt::Write;

@@ -81,7 +81,9 @@ impl Walk<'_> {
         };
         self.note_endpoints(name, &cluster, &endpoints);
         self.note_identity(name, &endpoints);
-        self.note_limits(name, &cluster);
+        if self.arriving.peer.is_some() {
+            self.note_resilience(name, &cluster);
+        }
         endpoints
     }
 
@@ -134,22 +136,6 @@ impl Walk<'_> {
             Mtls::Strict => "the pod has the sidecar, and lets in nothing else",
             Mtls::Permissive => "the pod has the sidecar; it also lets in plaintext from outside the mesh",
         })
-    }
-
-    fn note_limits(&mut self, name: &Name, cluster: &Cluster) {
-        let limits = cluster.limits;
-        let decided = format!(
-            "{}: {} requests, {} connections, {} waiting; {} s to connect",
-            short(name),
-            limits.requests,
-            limits.connections,
-            limits.pending,
-            cluster.connect_timeout.as_secs_f64(),
-        );
-        let defaults = limits == Default::default();
-        let because =
-            if defaults { "defaults; no TrafficPolicy says otherwise" } else { "by a TrafficPolicy" };
-        self.steps.push(Reason::new("limits", decided, because));
     }
 }
 

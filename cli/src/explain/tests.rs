@@ -84,6 +84,65 @@ fn a_route_that_came_close_says_why_not() {
     assert_eq!(explanation.verdict, Verdict::Carried("cart-v2-0 (v2)".to_owned()));
 }
 
+const RETRIES: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: cart, namespace: shop}
+spec:
+  parentRefs: [{group: \"\", kind: Service, name: cart}]
+  rules:
+  - retry: {codes: [500, 503], attempts: 1}
+    backendRefs: [{name: cart-v2, port: 80}]
+---
+apiVersion: gauze.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: cart, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: cart}, {kind: Service, name: cart-v2}]
+  retry: {attempts: 7}
+  timeouts: {request: 5s, backendRequest: 1500ms}
+  retryBudget: {percent: 50}
+  limits: {requests: 7}
+";
+
+#[test]
+fn what_is_done_when_an_endpoint_fails_names_who_says_so() {
+    let shown = |world: &World, url: &str| {
+        let explanation = walk::explain(world, &asked("shop/web", "GET", url)).unwrap();
+        let is_shown = |step: &&Reason| {
+            ["retry", "timeouts", "limits", "budget", "ejection"].contains(&step.step.as_str())
+        };
+        let by =
+            |step: &Reason| step.origin.as_ref().map_or_else(|| step.because.clone(), ToString::to_string);
+        let steps = explanation.steps.iter().filter(is_shown);
+        steps.map(|step| format!("{}: {} ({})", step.step, step.decided, by(step))).collect::<Vec<_>>()
+    };
+    let ejection = "after 5 gateway failures in a row, for 30s, longer each time up to 300s; at most 50 % of the endpoints";
+    assert_eq!(
+        shown(&shop(RETRIES), "http://cart/"),
+        [
+            "retry: once: what did not reach the app; idempotent requests without a response; status 500, 503 (HTTPRoute/shop/cart spec.rules[0].retry)".to_owned(),
+            "timeouts: 5s in all, 1.5s each try (TrafficPolicy/shop/cart spec.timeouts)".to_owned(),
+            "limits: cart-v2: 7 requests, 1024 connections, 1024 waiting; 1s to connect (TrafficPolicy/shop/cart spec.limits)".to_owned(),
+            "budget: cart-v2: retries up to 50 % of the requests of 10s, and 10 a second (TrafficPolicy/shop/cart spec.retryBudget)".to_owned(),
+            format!("ejection: cart-v2: {ejection} (the default)"),
+        ]
+    );
+    assert_eq!(
+        shown(&shop(""), "http://cart-v1/"),
+        [
+            "retry: up to 2 times: what did not reach the app (the default)".to_owned(),
+            "timeouts: none, unless the call says grpc-timeout (the default)".to_owned(),
+            "limits: cart-v1: 1024 requests, 1024 connections, 1024 waiting; 1s to connect (the default)"
+                .to_owned(),
+            "budget: cart-v1: retries up to 20 % of the requests of 10s, and 10 a second (the default)"
+                .to_owned(),
+            format!("ejection: cart-v1: {ejection} (the default)"),
+        ]
+    );
+    let opaque = shown(&shop(""), "tcp://cart-v1:80");
+    assert_eq!(opaque.len(), 2, "no request, so no retry, no timeout and no budget: {opaque:?}");
+}
+
 #[test]
 fn what_the_mesh_does_not_carry_says_so() {
     let world = shop("");

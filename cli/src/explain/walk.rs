@@ -7,8 +7,10 @@ use gauze_control_plane::problem::Problem;
 use gauze_control_plane::translate::{Translation, translate};
 use gauze_control_plane::world::World;
 use gauze_model::listener::{HttpTarget, Outbound, PortProtocol};
+use gauze_model::retry::RetryPolicy;
 use gauze_model::route::{Action, Backend, RequestHead, RouteRule, route};
 use gauze_model::snapshot::Resource;
+use gauze_model::timeouts::Timeouts;
 use gauze_model::why::{Reason, Why};
 use gauze_model::{Code, Kind, Listener, Name, RouteTable};
 
@@ -128,6 +130,7 @@ impl Walk<'_> {
             HttpTarget::Cluster(cluster) => {
                 let because = "a pod's own address: no Service, so no routes and no splits";
                 self.steps.push(Reason::new("route", cluster.to_string(), because).by(&outbound.origin));
+                self.note_patience(&RetryPolicy::default(), &Timeouts::default());
                 return self.carry(&[(cluster.clone(), 1)]);
             }
             HttpTarget::Routes(name) => name.clone(),
@@ -174,6 +177,7 @@ impl Walk<'_> {
                     _ => "drawn for each request, by weight",
                 };
                 self.steps.push(Reason::new("split", backend::shares(&shares), because).by(&rule.origin));
+                self.note_patience(&rule.retry, &rule.timeouts);
                 self.carry(&shares)
             }
         }
