@@ -157,4 +157,72 @@ mod tests {
         );
         assert_eq!(taken(&budget, 60_000, 50), 10, "long after");
     }
+
+    /// Numbers that follow from a seed (SplitMix64).
+    struct Draws(u64);
+
+    impl Draws {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)) % bound
+        }
+    }
+
+    /// Of sorted moments, how many lie after `since`.
+    fn after(moments: &[Duration], since: Option<Duration>) -> u64 {
+        let before = since.map_or(0, |since| moments.partition_point(|moment| *moment <= since));
+        (moments.len() - before) as u64
+    }
+
+    /// Looked at to the millisecond, not to the second in which the budget counts.
+    #[test]
+    fn no_schedule_of_failures_makes_retries_exceed_the_budget() {
+        let (mut allowed, mut refused) = (0, 0);
+        for seed in 0..10_000 {
+            let mut draws = Draws(seed);
+            let settings = RetryBudget {
+                percent: draws.below(101) as u32,
+                min_per_second: draws.below(3) as u32,
+                interval: Duration::from_secs(1 + draws.below(60)),
+            };
+            let budget = Budget::default();
+            let (mut requests, mut retries) = (Vec::new(), Vec::new());
+            let mut now = Duration::from_millis(draws.below(100_000));
+            let pace = [1, 50, 1_000, 20_000][draws.below(4) as usize];
+            let failing = draws.below(101);
+            for _ in 0..200 {
+                now += Duration::from_millis(draws.below(pace));
+                budget.count_request(now);
+                requests.push(now);
+                let wants_retries = draws.below(100) < failing;
+                for _ in 0..if wants_retries { draws.below(4) } else { 0 } {
+                    if !budget.take_retry(&settings, now) {
+                        refused += 1;
+                        continue;
+                    }
+                    retries.push(now);
+                    let since = now.checked_sub(settings.interval);
+                    let share = after(&requests, since) * u64::from(settings.percent) / 100;
+                    let minimum = u64::from(settings.min_per_second) * settings.interval.as_secs();
+                    let made = after(&retries, since);
+                    assert!(made <= share + minimum, "seed {seed} at {now:?}: {made} of {share} + {minimum}");
+                    allowed += 1;
+                }
+            }
+        }
+        assert!(allowed > 100_000 && refused > 100_000, "{allowed} allowed, {refused} refused");
+    }
+
+    #[test]
+    fn workers_that_retry_at_once_share_one_budget() {
+        let budget = Budget::default();
+        let taken: u32 = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..8).map(|_| scope.spawn(|| taken(&budget, 5_000, 1_000))).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert!((1..=10).contains(&taken), "{taken} of 10");
+        assert_eq!(taken + self::taken(&budget, 5_000, 1_000), 10, "what was refused was given back");
+    }
 }
