@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_state_of_an_endpoint_says_why_until_when_and_how_often() {
-        let ejection = |state, at| {
+        let ejection = |state: &str, at: &str| {
             json!({ "ejection": {
             "state": state, "reason": "consecutive_gateway_failure", at: "2026-01-01T00:00:30.000Z", "times": 2,
         } })
