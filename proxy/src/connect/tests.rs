@@ -208,6 +208,29 @@ fn a_request_that_a_goaway_says_was_not_processed_goes_out_again() {
 }
 
 #[test]
+fn a_stream_that_is_refused_was_not_looked_at_and_is_not_sent_there_again_at_once() {
+    const HEADERS: u8 = 1;
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    const REFUSED_STREAM_1: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
+    Worker::run_test(async |worker| {
+        let listener = listener().await;
+        let to = endpoint(&listener, Limits::default());
+        let server = async {
+            let mut refusing = listener.accept().await.unwrap().0;
+            refusing.write_all(SETTINGS).await.unwrap();
+            refusing.read_exact(&mut [0; 24]).await.unwrap(); // the preface
+            while frame(&mut refusing).await != HEADERS {}
+            refusing.write_all(REFUSED_STREAM_1).await.unwrap();
+            while frame(&mut refusing).await != HEADERS {}
+        };
+        tokio::select! {
+            asked = ask(&worker, &to, Wire::Http2) => assert_eq!(asked, Err(Code::STREAM_REFUSED)),
+            () = server => panic!("it was sent again"),
+        }
+    });
+}
+
+#[test]
 fn a_peer_that_closes_at_once_is_not_dialled_for_ever() {
     Worker::run_test(async |worker| {
         let listener = listener().await;

@@ -40,6 +40,8 @@ const CALL_FAILED_IN_TRAILERS: &str = "HTTP/1.1 200 OK\r\nContent-Type: applicat
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Says(&'static str),
+    /// And leaves the connection open.
+    Begins(&'static str),
     Closes,
     Hangs,
 }
@@ -57,6 +59,10 @@ async fn endpoint(script: &[Then]) -> (SocketAddr, Rc<RefCell<Vec<String>>>) {
             hears.borrow_mut().push(body);
             match then {
                 Then::Says(text) => connection.write_all(text.as_bytes()).await.unwrap(),
+                Then::Begins(text) => {
+                    connection.write_all(text.as_bytes()).await.unwrap();
+                    hanging.push(connection);
+                }
                 Then::Closes => drop(connection),
                 Then::Hangs => hanging.push(connection),
             }
@@ -402,7 +408,7 @@ fn a_retry_begins_from_the_start_while_the_client_goes_on() {
                 assert_eq!(became, self::became(Ok(200), 1));
                 http::Response::new(Body::Empty)
             };
-            crate::h1::server::serve(stream, Rc::default(), std::future::pending(), handler).await
+            crate::h1::server::serve(stream, Rc::default(), futures_util::stream::pending(), handler).await
         };
         let (heard, answer, served) = tokio::join!(server, client, proxy);
         served.unwrap();
@@ -490,6 +496,21 @@ fn a_response_ends_at_the_deadline() {
             assert_eq!(ended, wanted);
         });
     }
+}
+
+/// Its client may wait for the head before it says more.
+#[test]
+fn a_call_that_has_begun_is_not_kept_back_for_trailers_that_may_come() {
+    const BEGUN: &str =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n";
+    Worker::run_test(async |worker| {
+        let (address, heard) = endpoint(&[Then::Begins(BEGUN)]).await;
+        let grpc = GrpcStatuses::of_word("unavailable").unwrap();
+        let policy = on(Conditions { grpc, ..Conditions::default() });
+        let rule = rule(&[address], policy, Timeouts::default());
+        assert_eq!(carry(&worker, &rule, call()).await, became(Ok(200), 0));
+        assert_eq!(*heard.borrow(), ["call"]);
+    });
 }
 
 #[test]
