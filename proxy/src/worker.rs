@@ -14,7 +14,7 @@ use std::time::Instant;
 use gauze_model::cluster::Workload;
 use http::{HeaderValue, Version};
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::Proxy;
@@ -210,7 +210,7 @@ impl Worker {
             tls: crate::tls::Tls::new("cluster.local"),
             self_check: crate::self_check::SelfCheck::new(settings.interception.mode),
             drain: crate::drain::Drain::new(),
-            room_wanted: watch::Sender::new(()),
+            room_wanted: tokio::sync::watch::Sender::new(()),
             config: Arc::new(config),
             access_log: crate::access_log::AccessLog::off(),
             metrics,

@@ -51,7 +51,8 @@ fn fail(worker: &Worker, cluster: &ClusterTarget, at: usize) {
 
 /// Which endpoint a request goes to.
 fn chosen(worker: &Worker, cluster: &ClusterTarget, tried: &Tried) -> usize {
-    position(cluster, &choose(worker, cluster, tried).ok().expect("an endpoint").0)
+    let (endpoint, _in_flight) = choose(worker, cluster, tried).unwrap_or_else(|refusal| panic!("{refusal}"));
+    position(cluster, &endpoint)
 }
 
 fn position(cluster: &ClusterTarget, endpoint: &Arc<EndpointTarget>) -> usize {
