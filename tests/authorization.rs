@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +17,8 @@ use crate::harness::mesh::{Mesh, Sidecar, SidecarOptions, free_address};
 use crate::harness::programs::{program, repository};
 use crate::harness::{App, objects};
 
+mod connections; // what is open, silent or in disguise
+
 /// `web` and somebody outside call `cart`, which speaks HTTP, and `store`, which answers bytes with the same bytes. Of
 /// their ports nothing is declared.
 struct Shop {
@@ -23,12 +27,14 @@ struct Shop {
     cart: Sidecar,
     store: Sidecar,
     app: App,
-    _echo: Echo,
+    echo: Echo,
 }
 
-/// A server that answers bytes with the same bytes.
+/// A server that says something first, if it has a greeting, and then answers bytes with the same bytes.
 struct Echo {
     address: SocketAddr,
+    /// How many connections it accepted.
+    connections: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
@@ -45,12 +51,12 @@ const PROTOCOLS: [Option<Protocol>; 4] =
 
 #[tokio::test]
 async fn every_call_ends_as_the_table_promises_and_as_explain_says() {
-    let (rows, documents) = page();
+    let (rows, _) = page();
     assert!(rows.len() >= 14, "the table is gone: {rows:?}");
-    let shop = Shop::start().await;
+    let shop = Shop::start(b"").await;
     let mut wrong = Vec::new();
     for ([applied, caller], promised) in &rows {
-        shop.apply(applied, &documents).await;
+        shop.apply(applied).await;
         for (protocol, promised) in PROTOCOLS.into_iter().zip(promised) {
             let cell = Cell { applied, caller, protocol };
             let (made, explained) = (shop.make(cell).await, shop.explain(cell));
@@ -82,14 +88,15 @@ fn page() -> (Vec<([String; 2], Vec<String>)>, BTreeMap<String, String>) {
 }
 
 impl Shop {
-    async fn start() -> Shop {
+    async fn start(greeting: &'static [u8]) -> Shop {
         let mesh = Mesh::start().await;
-        let (app, echo) = (App::start("cart").await, Echo::start().await);
+        let (app, echo) = (App::start("cart").await, Echo::start(greeting).await);
         let services = [mesh.service_address(), mesh.service_address()];
-        let cart = mesh.pod("cart-0", "cart", Some(&app), SidecarOptions::default()).await;
+        let logging = SidecarOptions { arguments: &["--access-log", "json"], ..Default::default() };
+        let cart = mesh.pod("cart-0", "cart", Some(&app), logging).await;
         let address = free_address();
         let inbound = format!("{address}={}", echo.address);
-        let arguments = ["--inbound", inbound.as_str()];
+        let arguments = ["--inbound", inbound.as_str(), "--access-log", "json"];
         let options = SidecarOptions { arguments: &arguments, ..Default::default() };
         let store = mesh.pod_at(address, "store-0", "store", options).await;
         mesh.service("cart", services[0], "any", &[&cart]);
@@ -99,11 +106,12 @@ impl Shop {
         for sidecar in [&cart, &store, &web] {
             sidecar.ready().await;
         }
-        Shop { mesh, web, cart, store, app, _echo: echo }
+        Shop { mesh, web, cart, store, app, echo }
     }
 
     /// Applies one document and nothing else of the page, and waits until both sidecars have it.
-    async fn apply(&self, applied: &str, documents: &BTreeMap<String, String>) {
+    async fn apply(&self, applied: &str) {
+        let (_, documents) = page();
         let document = documents.get(applied);
         let is_namespace = document.is_some_and(|text| text.contains("kind: Namespace"));
         let namespace = objects::namespace("shop", &[]);
@@ -131,6 +139,14 @@ impl Shop {
         (inbound["mtls"].as_str().unwrap_or("").to_owned(), policies.iter().map(name).collect())
     }
 
+    fn cart_for(&self, caller: &str) -> SocketAddr {
+        if caller == "mesh" { self.web.outbound[0] } else { self.cart.address }
+    }
+
+    fn store_for(&self, caller: &str) -> SocketAddr {
+        if caller == "mesh" { self.web.outbound[1] } else { self.store.address }
+    }
+
     /// Makes the call, and says in the words of the table how it ended.
     async fn make(&self, cell: Cell<'_>) -> String {
         let sidecar = if cell.protocol.is_some() { &self.cart } else { &self.store };
@@ -145,7 +161,7 @@ impl Shop {
     }
 
     async fn ask(&self, cell: Cell<'_>, protocol: Protocol) -> String {
-        let address = if cell.caller == "mesh" { self.web.outbound[0] } else { self.cart.address };
+        let address = self.cart_for(cell.caller);
         let id = format!("{} {} {protocol:?}", cell.applied, cell.caller);
         let answer = call(protocol, address, "cart", "/items", &id).await.expect("an answer");
         let grpc = answer.trailers.as_ref().unwrap_or(&answer.headers).get("grpc-status");
@@ -162,7 +178,7 @@ impl Shop {
     }
 
     async fn say(&self, cell: Cell<'_>) -> String {
-        let address = if cell.caller == "mesh" { self.web.outbound[1] } else { self.store.address };
+        let address = self.store_for(cell.caller);
         let before = self.store.admin("/metrics").await;
         let mut stream = TcpStream::connect(address).await.expect("a connection");
         if hears_back(&mut stream).await {
@@ -215,19 +231,23 @@ async fn hears_back(stream: &mut TcpStream) -> bool {
 }
 
 impl Echo {
-    async fn start() -> Echo {
+    async fn start(greeting: &'static [u8]) -> Echo {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
         let serving = tokio::spawn(async move {
             loop {
                 let Ok((mut stream, _)) = listener.accept().await else { continue };
+                counted.fetch_add(1, Relaxed);
                 tokio::spawn(async move {
+                    stream.write_all(greeting).await?;
                     let (mut input, mut output) = stream.split();
                     tokio::io::copy(&mut input, &mut output).await
                 });
             }
         });
-        Echo { address, task: serving.abort_handle() }
+        Echo { address, connections, task: serving.abort_handle() }
     }
 }
 
