@@ -1,6 +1,7 @@
 //! Against a whole cluster, whose kubelet starts real containers. `cargo test -p gauze-tests -- cluster::` runs these
 //! alone; tests/README.md says what they need.
 
+mod authorization; // who may call an injected pod
 mod cli; // `gauze` asks the installed mesh
 mod exposure; // what a stranger reaches
 mod injection; // what kubelet makes of injected pods

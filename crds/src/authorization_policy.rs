@@ -168,7 +168,6 @@ pub struct AuthorizationRule {
 }
 
 /// Matches a caller of whom all of these hold. No Allow matches a caller without identity by any of them.
-// The rules are about whole lists: one for each entry would exceed what an API server lets CEL cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.identities) || has(self.notIdentities) || has(self.namespaces) || has(self.notNamespaces)")
@@ -176,23 +175,19 @@ pub struct AuthorizationRule {
 pub struct AuthorizationSource {
     /// One of these SPIFFE ids, as in spiffe://cluster.local/ns/shop/sa/web; or a part of it, as in spiffe://cluster.local/ns/shop/* or */sa/web; or * for anybody in the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512)))]
-    #[x_kube(validation = Rule::new(IDENTITIES_RULE).message(IDENTITIES_MESSAGE))]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512), regex(pattern = IDENTITY)))]
     pub identities: Option<Vec<String>>,
     /// None of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512)))]
-    #[x_kube(validation = Rule::new(IDENTITIES_RULE).message(IDENTITIES_MESSAGE))]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512), regex(pattern = IDENTITY)))]
     pub not_identities: Option<Vec<String>>,
     /// A ServiceAccount of one of these namespaces, of the same trust domain; shop-* and *-prod are possible too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64)))]
-    #[x_kube(validation = Rule::new(NAMESPACES_RULE).message(NAMESPACES_MESSAGE))]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64), regex(pattern = NAMESPACE)))]
     pub namespaces: Option<Vec<String>>,
     /// Of none of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64)))]
-    #[x_kube(validation = Rule::new(NAMESPACES_RULE).message(NAMESPACES_MESSAGE))]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64), regex(pattern = NAMESPACE)))]
     pub not_namespaces: Option<Vec<String>>,
 }
 
@@ -202,25 +197,21 @@ pub struct AuthorizationSource {
 #[x_kube(validation = Rule::new("has(self.methods) || has(self.notMethods) || has(self.paths) || has(self.notPaths) || has(self.ports) || has(self.notPorts)")
     .message("an operation says at least one of `methods`, `notMethods`, `paths`, `notPaths`, `ports` and `notPorts`"))]
 pub struct AuthorizationOperation {
-    /// One of these HTTP methods, as in GET.
+    /// One of these HTTP methods, in capitals, as in GET; or a part of it, as in P*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64)))]
-    #[x_kube(validation = Rule::new(METHODS_RULE).message(METHODS_MESSAGE))]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64), regex(pattern = METHOD)))]
     pub methods: Option<Vec<String>>,
     /// None of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64)))]
-    #[x_kube(validation = Rule::new(METHODS_RULE).message(METHODS_MESSAGE))]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64), regex(pattern = METHOD)))]
     pub not_methods: Option<Vec<String>>,
-    /// One of these HTTP paths, as in /items; or a part of it, as in /items/* or *.json. A path is judged in every way in which a server may read it: decoded, without dot segments and doubled slashes.
+    /// One of these HTTP paths, as in /items; or a part of it, as in /items/* or *.json. Written as servers read it: decoded, without query, parameters, doubled slashes and dot segments. A request's path is judged in every way in which a server may read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 1024)))]
-    #[x_kube(validation = Rule::new(PATHS_RULE).message(PATHS_MESSAGE))]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 1024), regex(pattern = PATH)))]
     pub paths: Option<Vec<String>>,
     /// None of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 1024)))]
-    #[x_kube(validation = Rule::new(PATHS_RULE).message(PATHS_MESSAGE))]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 1024), regex(pattern = PATH)))]
     pub not_paths: Option<Vec<String>>,
     /// One of these ports of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,15 +223,14 @@ pub struct AuthorizationOperation {
     pub not_ports: Option<Vec<i32>>,
 }
 
-const IDENTITIES_RULE: &str = r"self.all(i, i.matches('^([*]|spiffe://[^*]*[*]?|[*][^*]+)$'))";
-const IDENTITIES_MESSAGE: &str = "write an identity as in `spiffe://cluster.local/ns/shop/sa/web`, with a `*` at most at one end, as in `spiffe://cluster.local/ns/shop/*` or `*/sa/web`";
-const NAMESPACES_RULE: &str = r"self.all(n, n.matches('^([*]|[a-z0-9-]+[*]?|[*][a-z0-9-]+)$'))";
-const NAMESPACES_MESSAGE: &str =
-    "write a namespace as in `shop`, with a `*` at most at one end, as in `shop-*` or `*-prod`";
-const METHODS_RULE: &str = r"self.all(m, m.matches('^([*]|[A-Z-]+[*]?|[*][A-Z-]+)$'))";
-const METHODS_MESSAGE: &str = "write a method in capitals, as in `GET`";
-const PATHS_RULE: &str = r"self.all(p, p.matches('^([*]|/[^*?#%;\\\\]*[*]?|[*][^*?#%;\\\\]+)$') && !p.contains('//') && !p.contains('/../') && !p.contains('/./'))";
-const PATHS_MESSAGE: &str = "write a path as servers read it, as in `/items`: decoded, without query, parameters, `//`, `/./` and `/../`, and with a `*` at most at one end, as in `/items/*` or `*.json`";
+// Patterns, not rules: an API server reckons what a rule may cost for each of the strings that there may be.
+
+const IDENTITY: &str = r"^([*]|spiffe://[^*]*[*]?|[*][^*]+)$";
+const NAMESPACE: &str = "^([*]|[a-z0-9-]+[*]?|[*][a-z0-9-]+)$";
+const METHOD: &str = "^([*]|[A-Z-]+[*]?|[*][A-Z-]+)$";
+/// Segments that are neither empty nor `.` nor `..`; nothing encoded, no parameters, no query.
+const PATH: &str =
+    r"^([*]|(/([^/*?#%;\\.]|\.[^/*?#%;\\.]|\.\.[^/*?#%;\\])[^/*?#%;\\]*)*/?[*]?|[*][^*?#%;\\]+)$";
 
 /// The status of an AuthorizationPolicy (GEP-713).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

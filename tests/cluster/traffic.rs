@@ -21,7 +21,7 @@ fn service(namespace: &str, name: &str, app: &str) -> String {
 }
 
 /// `web` and `cart` with sidecars, `plain` without; `web` calls Service `cart`, `plain` the same pod as Service `open`.
-async fn shop(cluster: &Cluster, namespace: &str) {
+pub(super) async fn shop(cluster: &Cluster, namespace: &str) {
     let injected = objects::namespace(namespace, &["web", "cart"]).replacen(
         "metadata: {",
         "metadata: {labels: {gauze.dev/inject: enabled}, ",
@@ -46,7 +46,7 @@ async fn shop(cluster: &Cluster, namespace: &str) {
 }
 
 /// The pod that answered in the end.
-async fn ask(cluster: &Cluster, namespace: &str, caller: &str) -> Result<String, String> {
+pub(super) async fn ask(cluster: &Cluster, namespace: &str, caller: &str) -> Result<String, String> {
     let said = cluster.get(namespace, caller, 8080, "/").await?;
     let answer: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
     answer["calls"][0]["pod"].as_str().map(ToOwned::to_owned).ok_or(said)

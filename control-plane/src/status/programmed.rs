@@ -129,6 +129,11 @@ mod tests {
         HoldingState::Refused { path: path.into(), problem: "is too large".into(), origin }
     }
 
+    fn closed(policy: &str) -> HoldingState {
+        let (path, problem) = ("metadata.policies[1]".into(), "requires what it does not have".into());
+        HoldingState::Closed(vec![ClosedPolicy { origin: split(policy), path, problem }])
+    }
+
     #[test]
     fn a_pod_counts_once_and_only_if_it_holds_all_of_it() {
         use HoldingState::{Behind, Current};
@@ -171,6 +176,20 @@ mod tests {
                 Truth::False,
                 "PartiallyProgrammed",
                 "0/1; shop/web-0 refused it: of TrafficSplit/shop/other spec.backends: is too large",
+            ),
+            (
+                "a policy that a proxy could not read and closed",
+                vec![proxy("web-0", &[(closed("cart"), "cart")]), proxy("web-1", &[(Current, "cart")])],
+                Truth::False,
+                "PartiallyProgrammed",
+                "1/2; shop/web-0 closed it: metadata.policies[1]: requires what it does not have",
+            ),
+            (
+                "another policy that a proxy closed beside it",
+                vec![proxy("web-0", &[(closed("other"), "cart")])],
+                Truth::True,
+                "Programmed",
+                "1/1",
             ),
             (
                 "a refusal without origin",

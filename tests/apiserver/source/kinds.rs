@@ -66,6 +66,7 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
     for (group, version, kind) in [
         ("split.smi-spec.io", "v1alpha4", "TrafficSplit"),
         ("gauze.dev", "v1alpha1", "TrafficPolicy"),
+        ("gauze.dev", "v1alpha1", "AuthorizationPolicy"),
         ("gateway.networking.k8s.io", "v1", "HTTPRoute"),
         // Only an older version is installed.
         ("gateway.networking.k8s.io", "v1alpha2", "GRPCRoute"),
@@ -84,6 +85,11 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
     let shop = mesh.shop();
     for (version, kind, spec) in [
         ("gauze.dev/v1alpha1", "TrafficPolicy", "{targetRefs: all}"),
+        (
+            "gauze.dev/v1alpha1",
+            "AuthorizationPolicy",
+            "{targetRefs: [{kind: Service, name: nobody}], rules: [{from: [{ipBlocks: [10.0.0.0/8]}]}]}",
+        ),
         ("gateway.networking.k8s.io/v1", "HTTPRoute", "{rules: [{matches: everything}]}"),
         ("gateway.networking.k8s.io/v1alpha2", "GRPCRoute", "{parentRefs: [{port: http}]}"),
     ] {
@@ -113,6 +119,7 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
     let expected = [
         format!("TrafficSplit/{shop}/cart spec.backends M1003"),
         format!("TrafficPolicy/{shop}/bad spec.targetRefs M1003"),
+        format!("AuthorizationPolicy/{shop}/bad spec.rules[0].from[0].ipBlocks M1002"),
         format!("HTTPRoute/{shop}/bad spec.rules[0].matches M1003"),
         format!("GRPCRoute/{shop}/bad spec.parentRefs[0].port M1003"),
         format!("Pod/{shop}/cart-0 {mtls}"),
