@@ -23,6 +23,7 @@ use crate::headers::GAUZE_NOT_DELIVERED;
 use crate::metrics::RetryReason;
 use crate::record::Record;
 use crate::refusal::{Reader, Refusal};
+use crate::retry::deadline::Deadline;
 use crate::retry::replay::Replay;
 use crate::sending::{Progress, Sending, payload};
 use crate::target::{EndpointTarget, Permit};
@@ -54,15 +55,6 @@ pub(crate) struct Exchange {
     progress: Rc<Progress>,
     idle_limit: Duration,
     deadline: Option<Deadline>,
-}
-
-/// When a request must have ended, and why then.
-#[derive(Clone, Copy)]
-struct Deadline {
-    at: Instant,
-    total: Duration,
-    /// [`Code::REQUEST_TIMEOUT`] or [`Code::CALL_DEADLINE`].
-    code: Code,
 }
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -112,20 +104,12 @@ impl Exchange {
     pub(crate) fn must_end_within(&mut self, route: Option<Duration>, headers: &HeaderMap) {
         let call = (self.reader == Reader::Grpc).then(|| headers.get(GRPC_TIMEOUT)).flatten();
         let call = call.and_then(|value| read_grpc_timeout(value.as_bytes()));
-        self.deadline = deadline::total(route, call).map(|total| Deadline {
-            at: Instant::now() + total,
-            total,
-            code: if route.is_some_and(|route| route <= total) {
-                Code::REQUEST_TIMEOUT
-            } else {
-                Code::CALL_DEADLINE
-            },
-        });
+        self.deadline = Deadline::begin(route, call);
     }
 
     /// What is left of that time; `None`: there is no limit.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()))
+        self.deadline.map(|deadline| deadline.left())
     }
 
     /// Tells the next hop of a gRPC call how long we wait.
@@ -180,7 +164,7 @@ impl Exchange {
     ) -> Result<T, Refusal> {
         let mut sent = pin!(sent);
         let ends = deadline::of_try(self.left(), per_try);
-        let ends = ends.map(|(after, expiry)| (Instant::now() + after, expiry));
+        let ends = ends.and_then(|(after, expiry)| Some((Instant::now().checked_add(after)?, expiry)));
         loop {
             let seen = self.progress.moved();
             let idle_at = Instant::now() + self.idle_limit;
@@ -201,7 +185,7 @@ impl Exchange {
 
     fn expired(&self, expiry: Expiry, per_try: Option<Duration>) -> Refusal {
         match (expiry, self.deadline) {
-            (Expiry::Request, Some(deadline)) => Refusal::new(deadline.code, format!("{:?}", deadline.total)),
+            (Expiry::Request, Some(deadline)) => deadline.over(),
             _ => Refusal::new(Code::TRY_TIMEOUT, format!("{:?}", per_try.unwrap_or_default())),
         }
     }
@@ -324,7 +308,7 @@ impl Drop for Answer {
 impl Idle {
     /// Looked at for each frame, but only where there is a deadline.
     fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline.at <= Instant::now())
+        self.deadline.is_some_and(|deadline| deadline.is_over())
     }
 
     /// Ready when nothing moved for the limit, or at the deadline.

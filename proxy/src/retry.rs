@@ -28,6 +28,7 @@ use crate::target::{ClusterTarget, EndpointTarget, RouteRule};
 use crate::worker::Worker;
 
 mod ahead; // how a gRPC call ended, where that follows the head at once
+pub(crate) mod deadline; // when it must have ended
 mod outcome; // what came of a try, in one word
 pub(crate) mod replay; // the body, kept for the next try
 

@@ -436,6 +436,7 @@ fn the_next_hop_is_told_what_is_left_of_a_calls_deadline() {
             ("the try's, where it is shortest", Some("3S"), Some(2), Some(1), Some(1)),
             ("the route's, where it brought none", None, Some(2), None, Some(2)),
             ("nothing", None, None, None, None),
+            ("the try's, where the call's is endless", Some("99999999H"), None, Some(1), Some(1)),
         ] {
             let brought = brings.map(|value| ("grpc-timeout".parse().unwrap(), value.parse().unwrap()));
             let mut headers: HeaderMap = brought.into_iter().collect();
