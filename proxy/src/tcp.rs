@@ -193,16 +193,17 @@ async fn carry(proxy: &Proxy, client: &mut Stream, server: &mut Stream, record: 
     let mut back = Half::default();
     let mut idle = Idle::new(proxy.settings.limits.tcp_idle_timeout);
     let mut ending = pin!(proxy.drain.reached(Stage::Ending).fuse());
-    let mut is_awaited = false;
+    let mut heard = None;
     let ended = poll_fn(|cx| {
         let there_done = there.poll(client, server, cx)?;
         let back_done = back.poll(server, client, cx)?;
         if there_done.is_ready() && back_done.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        // Once awaited, it wakes us; to poll it with every byte would take a lock.
-        let is_due = !std::mem::replace(&mut is_awaited, true) || proxy.drain.stage() == Stage::Ending;
-        if is_due && ending.as_mut().poll(cx).is_ready() {
+        // It wakes us at each stage; to poll it with every byte would take a lock.
+        let stage = proxy.drain.stage();
+        let is_news = heard.replace(stage) != Some(stage);
+        if is_news && ending.as_mut().poll(cx).is_ready() {
             idle.shorten(QUIET, there.moved + back.moved);
         }
         idle.poll(there.moved + back.moved, cx).map(Err)
