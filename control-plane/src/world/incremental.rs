@@ -126,6 +126,7 @@ fn object(kind: u8, number: u8, bits: &mut Bits) -> Object {
             "spec": {
                 "targetRefs": [{ "kind": "Service", "name": bits.one_of(&SERVICES) }],
                 "connectTimeout": bits.one_of(&["1s", "2s", "0s"]),
+                "timeouts": { "request": bits.one_of(&["0s", "1s"]) },
             },
         }))),
     }
