@@ -170,10 +170,6 @@ fn no_field_of_a_route_table_is_dropped() {
     check("RouteAction", &[], &|routes, field| add(forward(routes), field));
     // host_selection_retry_max_attempts
     check("RetryPolicy", &[6], &|routes, field| add(retry(routes), field));
-    // name
-    check("RetryHostPredicate", &[1], &|routes, field| {
-        add(&mut retry(routes).retry_host_predicate[0], field)
-    });
     check("MaxStreamDuration", &[], &|routes, field| {
         add(forward(routes).max_stream_duration.as_mut().unwrap(), field)
     });
