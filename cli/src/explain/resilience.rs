@@ -112,10 +112,11 @@ fn limits_of_time(timeouts: &Timeouts) -> String {
 
 /// `after 5 gateway failures in a row, for 30s, longer each time up to 300s; at most 50 % of the endpoints`
 fn ejection(outlier: &OutlierDetection) -> String {
+    let apart = outlier.split_external_local_origin_errors;
     let counts = [
         (outlier.consecutive_5xx, "5xx"),
         (outlier.consecutive_gateway_failure, "gateway failures"),
-        (outlier.consecutive_local_origin_failure, "failures to connect"),
+        (outlier.consecutive_local_origin_failure.filter(|_| apart), "failures to connect"),
     ];
     let counts = counts.into_iter().filter_map(|(count, what)| Some(format!("{} {what}", count?)));
     let counts: Vec<String> = counts.collect();
