@@ -211,7 +211,7 @@ fn outlier() -> impl Strategy<Value = OutlierDetection> {
                 split_external_local_origin_errors,
                 interval: times.0,
                 base_ejection_time: times.1,
-                max_ejection_time: times.2,
+                max_ejection_time: times.1.max(times.2),
                 max_ejection_time_jitter: times.3,
                 max_ejection_percent,
             }
