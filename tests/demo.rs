@@ -7,8 +7,17 @@ use serde_json::Value;
 use crate::harness::programs::program;
 
 /// The steps that the story must take, in this order.
-const STEPS: [&str; 6] =
-    ["mtls", "split_90_10", "split_change", "bad_object", "control_plane_outage", "rotation"];
+const STEPS: [&str; 9] = [
+    "mtls",
+    "split_90_10",
+    "split_change",
+    "bad_object",
+    "retry",
+    "ejection",
+    "denial",
+    "control_plane_outage",
+    "rotation",
+];
 
 #[test]
 fn the_story_of_the_demo_keeps_each_of_its_promises() {
@@ -36,5 +45,7 @@ fn the_story_of_the_demo_keeps_each_of_its_promises() {
         }
     }
     assert!(story["edges"].as_array().is_some_and(|edges| edges.len() >= 3), "{}", story["edges"]);
-    assert!(story["outside"].is_array());
+    let outside = story["outside"].as_array().expect("outside");
+    let denied = outside.iter().filter(|edge| edge["to"] == "cart" && edge["denied"].as_u64() > Some(0));
+    assert_eq!(denied.count(), 3, "in each protocol: {outside:#?}");
 }

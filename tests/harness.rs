@@ -12,6 +12,7 @@ pub(crate) mod kube_mesh;
 pub(crate) mod kubernetes;
 pub(crate) mod load;
 pub(crate) mod mesh;
+pub(crate) mod mortal;
 pub(crate) mod objects;
 pub(crate) mod process;
 pub(crate) mod programs;

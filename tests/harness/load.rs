@@ -36,12 +36,58 @@ pub(crate) struct Report {
     pub outcomes: Vec<Outcome>,
 }
 
-/// Callers of one load: each sends one request after another over a connection of its own.
-const CALLERS: usize = 6;
+/// How one caller of a load sends its requests: one after another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub protocol: Protocol,
+    /// POST with a body of some bytes to some kilobytes; else GET.
+    pub has_body: bool,
+    /// Each request over a connection of its own; else all over one.
+    pub is_fresh: bool,
+}
+
+const fn manner(protocol: Protocol, has_body: bool, is_fresh: bool) -> Manner {
+    Manner { protocol, has_body, is_fresh }
+}
+
+/// Two callers in each protocol, over a connection each.
+const STEADY: [Manner; 6] = [
+    manner(Protocol::Http1, true, false),
+    manner(Protocol::Http2, true, false),
+    manner(Protocol::Grpc, true, false),
+    manner(Protocol::Http1, true, false),
+    manner(Protocol::Http2, true, false),
+    manner(Protocol::Grpc, true, false),
+];
+
+/// Every method, protocol and use of connections that a proxy treats differently.
+pub(crate) const MIXED: [Manner; 10] = [
+    manner(Protocol::Http1, false, false),
+    manner(Protocol::Http1, true, false),
+    manner(Protocol::Http1, false, true),
+    manner(Protocol::Http1, true, true),
+    manner(Protocol::Http2, false, false),
+    manner(Protocol::Http2, true, false),
+    manner(Protocol::Http2, false, true),
+    manner(Protocol::Http2, true, true),
+    manner(Protocol::Grpc, true, false),
+    manner(Protocol::Grpc, true, true),
+];
 
 impl Load {
     /// Starts `rate` requests a second against `address`, HTTP/1.1, HTTP/2 and gRPC in turn.
     pub(crate) fn start(name: &str, address: SocketAddr, host: &str, rate: u32) -> Load {
+        Load::start_as(&STEADY, name, address, host, rate)
+    }
+
+    /// The same by callers of these manners.
+    pub(crate) fn start_as(
+        manners: &[Manner],
+        name: &str,
+        address: SocketAddr,
+        host: &str,
+        rate: u32,
+    ) -> Load {
         let mut load = Load {
             stop: Arc::default(),
             sent: Arc::default(),
@@ -49,11 +95,10 @@ impl Load {
             callers: JoinSet::new(),
             began: Instant::now(),
         };
-        let pause = Duration::from_secs(1) * CALLERS as u32 / rate;
-        for number in 0..CALLERS {
-            let protocol = [Protocol::Http1, Protocol::Http2, Protocol::Grpc][number % 3];
+        let pause = Duration::from_secs(1) * manners.len() as u32 / rate;
+        for (number, manner) in manners.iter().enumerate() {
             let caller = Caller {
-                protocol,
+                manner: *manner,
                 address,
                 host: host.to_owned(),
                 name: format!("{name}-{number}"),
@@ -95,7 +140,7 @@ impl Load {
 }
 
 struct Caller {
-    protocol: Protocol,
+    manner: Manner,
     address: SocketAddr,
     host: String,
     name: String,
@@ -122,11 +167,14 @@ impl Caller {
 
     async fn one(&self, connection: &mut Option<Client>, number: usize) -> Outcome {
         let id = format!("{}-{number}", self.name);
-        let body = format!("{id}:{}", "b".repeat(number % 2000));
+        let body = match self.manner.has_body {
+            true => format!("{id}:{}", "b".repeat(number % 2000)),
+            false => String::new(),
+        };
         let sent = self.began.elapsed();
         self.sent.fetch_add(1, Ordering::Relaxed);
         let answer = self.exchange(connection, &id, &body).await.map_err(|error| format!("{error:#}"));
-        if answer.is_err() {
+        if answer.is_err() || self.manner.is_fresh {
             *connection = None;
         }
         Outcome { id, sent, answer, body }
@@ -140,11 +188,11 @@ impl Caller {
     ) -> anyhow::Result<Answer> {
         // As any client does: a connection that the peer has closed between requests is replaced.
         if connection.as_ref().is_none_or(Client::is_closed) {
-            *connection = Some(Client::connect(self.protocol, self.address).await?);
+            *connection = Some(Client::connect(self.manner.protocol, self.address).await?);
         }
         let connection = connection.as_mut().expect("just made");
-        let request = request(self.protocol, &self.host, "/echo", id);
-        connection.send(with_body(request, body.to_owned())).await
+        let request = request(self.manner.protocol, &self.host, "/echo", id);
+        connection.send(if body.is_empty() { request } else { with_body(request, body.to_owned()) }).await
     }
 }
 

@@ -1,0 +1,132 @@
+use crate::harness::client::Answer;
+use crate::harness::load::{Load, MIXED, Outcome, Report};
+use crate::harness::mesh::{Mesh, Sidecar, SidecarOptions};
+use crate::harness::mortal::{Came, End, Mortal};
+use crate::resilience::pod;
+
+/// How often an app is killed each way.
+const TIMES: usize = 50;
+/// Requests a second, of all manners together.
+const RATE: u32 = 100;
+/// Requests that are sent while an app is away, and again before the next one is.
+const MEANWHILE: usize = 6;
+
+/// `web` calls `cart`: two pods whose apps can be killed.
+struct Shop {
+    apps: [Mortal; 2],
+    web: Sidecar,
+    _carts: [Sidecar; 2],
+    _mesh: Mesh,
+}
+
+/// Every second request meets the app that is away: nothing is learnt from failures, so that each kill counts, and
+/// the budget allows that many retries. What is retried is the default: what did not reach the app.
+const POLICY: &str = "apiVersion: gauze.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: cart, namespace: shop}\nspec:\n  \
+                      targetRefs: [{group: '', kind: Service, name: cart}]\n  balance: {type: RoundRobin}\n  \
+                      outlierDetection: {consecutiveGatewayFailure: 0}\n  retryBudget: {percent: 100}\n";
+
+impl Shop {
+    async fn start() -> Shop {
+        let mesh = Mesh::start().await;
+        let apps = [Mortal::start().await, Mortal::start().await];
+        let carts =
+            [pod(&mesh, "cart-0", apps[0].address).await, pod(&mesh, "cart-1", apps[1].address).await];
+        let service = mesh.service_address();
+        mesh.service("cart", service, "http", &[&carts[0], &carts[1]]);
+        mesh.apply("policy.yaml", POLICY);
+        let options = SidecarOptions { dials: &[service], ..Default::default() };
+        let web = mesh.pod("web-0", "web", None, options).await;
+        for sidecar in carts.iter().chain([&web]) {
+            sidecar.ready().await;
+        }
+        Shop { apps, web, _carts: carts, _mesh: mesh }
+    }
+
+    /// What reached any of the apps.
+    fn came(&self) -> Came {
+        let mut came = Came::new();
+        for (id, (arrived, executed)) in self.apps.iter().flat_map(Mortal::came) {
+            let times = came.entry(id).or_default();
+            *times = (times.0 + arrived, times.1 + executed);
+        }
+        came
+    }
+}
+
+#[tokio::test]
+async fn an_app_killed_fifty_times_each_way_loses_nothing_that_did_not_reach_it_and_nothing_runs_twice() {
+    let mut shop = Shop::start().await;
+    let mut wrong = Vec::new();
+    for how in [End::Killed, End::Terminated, End::Deaf] {
+        let load = Load::start_as(&MIXED, &format!("{how:?}"), shop.web.outbound[0], "cart", RATE);
+        for round in 0..TIMES {
+            let app = &mut shop.apps[round % 2];
+            app.end(how).await;
+            load.send_more(MEANWHILE).await;
+            app.revive(how).await;
+            load.send_more(MEANWHILE).await;
+        }
+        wrong.extend(judge(how, &load.finish().await, &shop.came()));
+    }
+    assert!(wrong.is_empty(), "{} were lost, doubled or misreported: {wrong:#?}", wrong.len());
+}
+
+/// What a caller was told of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// The right answer.
+    Answer,
+    /// The app ended before it answered, and may have seen the request.
+    Reset,
+    /// An answer that began and did not come to its end.
+    BrokenOff,
+    /// Anything else.
+    Other,
+}
+
+/// Prints what became of all requests, and returns what must not be.
+fn judge(how: End, report: &Report, came: &Came) -> Vec<String> {
+    let (mut answered, mut reported, mut unread, mut wrong) = (0, 0, 0, Vec::new());
+    for outcome in &report.outcomes {
+        let times = came.get(&outcome.id).copied().unwrap_or_default();
+        match (told(outcome), times) {
+            (Told::Answer, (1, 1)) => answered += 1,
+            (Told::Reset | Told::BrokenOff, (1, _)) => reported += 1,
+            // It lay in the socket of an app that died before it read it: nobody else can know that.
+            (Told::Reset, (0, 0)) => unread += 1,
+            (_, times) => wrong.push(format!("{how:?} {}: {times:?}, {}", outcome.id, text(outcome))),
+        }
+    }
+    println!(
+        "{how:?} {TIMES} times: {} sent, {answered} answered; {reported} had reached an app and were reported so, \
+         {unread} an app's socket, unread; {} wrong",
+        report.outcomes.len(),
+        wrong.len()
+    );
+    wrong
+}
+
+fn told(outcome: &Outcome) -> Told {
+    match &outcome.answer {
+        Ok(answer) if answer.status == 200 && answer.text() == outcome.body && is_fine(answer) => {
+            Told::Answer
+        }
+        Ok(answer) if answer.code() == "M3010" => Told::Reset,
+        Ok(_) => Told::Other,
+        Err(_) => Told::BrokenOff,
+    }
+}
+
+/// gRPC says in trailers that all is well; nobody else has any.
+fn is_fine(answer: &Answer) -> bool {
+    let status = answer.headers.get("grpc-status");
+    let status = status.or_else(|| answer.trailers.as_ref()?.get("grpc-status"));
+    status.is_none_or(|status| status == "0")
+}
+
+fn text(outcome: &Outcome) -> String {
+    match &outcome.answer {
+        Ok(answer) => format!("{} {} {}", answer.status, answer.code(), answer.text()),
+        Err(error) => error.clone(),
+    }
+}
