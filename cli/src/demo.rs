@@ -125,6 +125,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 
 async fn start(arguments: &Arguments, screen: &mut Screen) -> anyhow::Result<Mesh> {
     let directory = &arguments.directory;
+    objects::sweep(directory, &story::FILES);
     let written = objects::write(directory, &arguments.address_base, arguments.reset)?;
     let style = terminal::output();
     screen.say(&format!(

@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Whom it calls for every request, and where: NAME=HOST:PORT
     #[arg(long, value_parser = parse_upstream)]
     calls: Vec<(String, String)>,
+    /// Answer 503 to every call before any work is done
+    #[arg(long)]
+    unavailable: bool,
     /// End when stdin ends: the parent is gone
     #[arg(long)]
     with_parent: bool,
@@ -58,6 +61,7 @@ struct App {
     version: String,
     pod: String,
     upstreams: Vec<(String, Client)>,
+    unavailable: bool,
     book: Mutex<Book>,
 }
 
@@ -97,6 +101,7 @@ impl App {
             version: arguments.version,
             pod: arguments.pod,
             upstreams: upstreams.collect(),
+            unavailable: arguments.unavailable,
             book: Mutex::default(),
         }
     }
@@ -142,6 +147,12 @@ async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
         run: text(request.headers(), RUN),
         id: text(request.headers(), REQUEST_ID),
     };
+    if app.unavailable {
+        lock(app).refuse(&call.run);
+        let mut response = Response::new(full(Bytes::from_static(b"no work was done\n")));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return response;
+    }
     let caller = text(request.headers(), CALLER);
     lock(app).note(&call.run, &caller, protocol, &call.id);
     if let Err(problem) = read(protocol, request.into_body()).await {
@@ -240,6 +251,7 @@ mod tests {
             pod: format!("{service}-0"),
             listen: address,
             calls: calls.iter().map(|(name, address)| ((*name).to_owned(), address.to_string())).collect(),
+            unavailable: false,
             with_parent: false,
         };
         let app = Arc::new(App::new(arguments));

@@ -27,6 +27,8 @@ pub(crate) struct Edge {
     pub(crate) encrypted: u64,
     /// Failed, as the client's side saw it.
     pub(crate) failed: u64,
+    /// Refused by a policy, as the server's sidecar counted them.
+    pub(crate) denied: u64,
     pub(crate) latencies: Histogram,
 }
 
@@ -51,6 +53,8 @@ pub(crate) struct EdgeSummary {
     pub(crate) to_identity: Option<String>,
     pub(crate) requests: u64,
     pub(crate) failed: u64,
+    /// Refused by a policy of the server's side: the app has never seen them.
+    pub(crate) denied: u64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
 }
@@ -115,6 +119,7 @@ fn observe(key: EdgeKey, server: &PodReading, readings: &[&PodReading]) -> Edge 
         requests: 0,
         encrypted: arrived.mutual as u64,
         failed: left.failed as u64,
+        denied: arrived.denied as u64,
         latencies,
         key,
     }
@@ -129,6 +134,7 @@ struct Observed {
     mutual: f64,
     plain: f64,
     failed: f64,
+    denied: f64,
     identity: Option<String>,
 }
 
@@ -136,6 +142,11 @@ impl Observed {
     fn of(samples: impl Iterator<Item = Sample>) -> Observed {
         let mut observed = Observed::default();
         for sample in samples.filter(|sample| sample.value > 0.0) {
+            if is_denied(&sample) {
+                // It never reached the app: how it came proves nothing of what did.
+                observed.denied += sample.value;
+                continue;
+            }
             if sample.label("tls") == MUTUAL {
                 observed.mutual += sample.value;
                 observed.identity =
@@ -155,18 +166,32 @@ impl Observed {
     }
 }
 
+/// Refused for who called, or how (the codes of identity and policy).
+fn is_denied(sample: &Sample) -> bool {
+    sample.label("direction") == "inbound" && sample.label("error").starts_with("M40")
+}
+
 /// The server or the mesh failed; what the client did wrong is no failure of the edge.
 fn is_failure(sample: &Sample) -> bool {
     let grpc = sample.label("grpc_status");
     sample.label("code").starts_with('5') || !sample.label("error").is_empty() || !matches!(grpc, "" | "0")
 }
 
-/// The client outside the mesh, by what it saw itself and what the sidecars of its servers say.
+/// The client outside the mesh, by what it saw itself and what the sidecars of its servers say: whom it calls,
+/// and who refused it.
 pub(crate) fn outside(readings: &[&PodReading], tallies: &BTreeMap<String, Tally>) -> Vec<EdgeSummary> {
-    let Some(server) = readings.iter().find(|reading| reading.ledger.received.iter().any(is_outside)) else {
-        return Vec::new();
-    };
-    Protocol::ALL.into_iter().map(|protocol| outside_edge(server, protocol, tallies)).collect()
+    let server = readings.iter().find(|reading| reading.ledger.received.iter().any(is_outside));
+    let called = server
+        .into_iter()
+        .flat_map(|server| Protocol::ALL.into_iter().map(|protocol| outside_edge(server, protocol, tallies)));
+    let called: Vec<EdgeSummary> = called.collect();
+    let refused = readings.iter().filter(|reading| server.is_none_or(|server| server.pod != reading.pod));
+    let refused = refused.flat_map(|reading| {
+        let edges =
+            Protocol::ALL.into_iter().map(|protocol| outside_edge(reading, protocol, &BTreeMap::new()));
+        edges.filter(|edge| edge.denied > 0)
+    });
+    called.into_iter().chain(refused).collect()
 }
 
 fn is_outside(line: &super::ledger::Received) -> bool {
@@ -182,7 +207,9 @@ fn outside_edge(server: &PodReading, protocol: Protocol, tallies: &BTreeMap<Stri
         latencies.merge(&outcomes.latencies);
     }
     let inbound = Observed::of(server.counters.totals("gauze_requests_total").filter(|sample| {
-        sample.label("direction") == "inbound" && sample.label("protocol") == protocol.as_str()
+        sample.label("direction") == "inbound"
+            && sample.label("protocol") == protocol.as_str()
+            && sample.label("tls") != MUTUAL
     }));
     EdgeSummary {
         from: load::CALLER.to_owned(),
@@ -194,6 +221,7 @@ fn outside_edge(server: &PodReading, protocol: Protocol, tallies: &BTreeMap<Stri
         to_identity: None,
         requests: received.map(|line| line.requests).sum(),
         failed,
+        denied: inbound.denied as u64,
         p50_ms: rounded(latencies.quantile_ms(0.5)),
         p99_ms: rounded(latencies.quantile_ms(0.99)),
     }
@@ -207,6 +235,7 @@ impl Edge {
             requests: self.requests.saturating_sub(older.requests),
             encrypted: self.encrypted.saturating_sub(older.encrypted),
             failed: self.failed.saturating_sub(older.failed),
+            denied: self.denied.saturating_sub(older.denied),
             latencies: self.latencies.since(&older.latencies),
             ..self.clone()
         }
@@ -218,6 +247,7 @@ impl Edge {
         self.requests += other.requests;
         self.encrypted += other.encrypted;
         self.failed += other.failed;
+        self.denied += other.denied;
         self.latencies.merge(&other.latencies);
     }
 
@@ -232,6 +262,7 @@ impl Edge {
             to_identity: self.to_identity.clone(),
             requests: self.requests,
             failed: self.failed,
+            denied: self.denied,
             p50_ms: rounded(self.latencies.quantile_ms(0.5)),
             p99_ms: rounded(self.latencies.quantile_ms(0.99)),
         }
@@ -290,6 +321,7 @@ mod tests {
             to_identity: Some("spiffe://c".into()),
             requests: 7,
             failed: 1,
+            denied: 0,
             p50_ms: 0.0,
             p99_ms: 0.0,
         };
@@ -304,6 +336,22 @@ mod tests {
             reading("cart", "v1", vec![received("web", 7)], &inbound),
         ];
         assert!(!edges(&readings.each_ref())[0].mtls);
+    }
+
+    #[test]
+    fn whom_a_policy_refused_stands_outside_and_takes_nothing_from_the_edges_proof() {
+        let refused = INBOUND_PLAIN.replace("200", "403").replace("error=\"\"", "error=\"M4002\"");
+        let readings = [
+            reading("web", "v1", vec![received(load::CALLER, 3)], OUTBOUND),
+            reading("cart", "v1", vec![received("web", 7)], &format!("{INBOUND}{refused}")),
+        ];
+        assert!(edges(&readings.each_ref())[0].mtls);
+        let outside = outside(&readings.each_ref(), &BTreeMap::new());
+        let cart: Vec<_> = outside.iter().filter(|edge| edge.to == "cart").collect();
+        assert_eq!(
+            cart.iter().map(|edge| (edge.requests, edge.denied, edge.mtls)).collect::<Vec<_>>(),
+            [(0, 1, false)]
+        );
     }
 
     #[test]

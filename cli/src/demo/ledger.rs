@@ -15,6 +15,9 @@ pub(crate) struct Ledger {
     pub(crate) received: Vec<Received>,
     /// Requests that came more than once (among the last 65,536).
     pub(crate) duplicates: u64,
+    /// Requests that were refused before any work was done, by run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) refused: BTreeMap<String, u64>,
 }
 
 /// One line of a ledger.
@@ -31,6 +34,11 @@ impl Ledger {
     pub(crate) fn requests(&self, run: &str) -> u64 {
         self.received.iter().filter(|line| line.run == run).map(|line| line.requests).sum()
     }
+
+    /// How many requests of `run` were refused before any work was done.
+    pub(crate) fn refused(&self, run: &str) -> u64 {
+        self.refused.get(run).copied().unwrap_or_default()
+    }
 }
 
 /// The ledger while it is being written.
@@ -40,9 +48,17 @@ pub(crate) struct Book {
     seen: HashSet<String>,
     order: VecDeque<String>,
     duplicates: u64,
+    refused: BTreeMap<String, u64>,
 }
 
 impl Book {
+    /// Notes that a request was refused before any work was done.
+    pub(crate) fn refuse(&mut self, run: &str) {
+        if self.refused.len() < LINES_MAX || self.refused.contains_key(run) {
+            *self.refused.entry(run.to_owned()).or_default() += 1;
+        }
+    }
+
     /// Notes one request; `id` may be empty.
     pub(crate) fn note(&mut self, run: &str, from: &str, protocol: Protocol, id: &str) {
         let line = (run.to_owned(), from.to_owned(), protocol);
@@ -81,6 +97,7 @@ impl Book {
             pod: pod.to_owned(),
             received: self.counts.iter().map(line).collect(),
             duplicates: self.duplicates,
+            refused: self.refused.clone(),
         }
     }
 }
@@ -103,6 +120,15 @@ mod tests {
         let ledger = book.read("cart", "v1", "cart-v1-0");
         assert_eq!((ledger.requests("a"), ledger.requests("b"), ledger.requests("c")), (2, 1, 0));
         assert_eq!(ledger.duplicates, 1);
+    }
+
+    #[test]
+    fn what_was_refused_was_not_received() {
+        let mut book = Book::default();
+        book.refuse("a");
+        book.refuse("a");
+        let ledger = book.read("cart", "v2", "cart-v2-1");
+        assert_eq!((ledger.refused("a"), ledger.refused("b"), ledger.requests("a")), (2, 0, 0));
     }
 
     #[test]

@@ -102,6 +102,28 @@ impl Mesh {
         self.write_cards()
     }
 
+    /// Starts one pod more, of an object that is in the directory by now; its app is told so beside.
+    pub(crate) async fn start_pod(&mut self, name: &str, told: &[&str]) -> anyhow::Result<()> {
+        let pods = Objects::read(&self.directory)?.pods()?;
+        let pod = pods.into_iter().find(|pod| pod.name == name);
+        let pod = pod.with_context(|| format!("there is no Pod {name} in the directory"))?;
+        check_addresses(std::slice::from_ref(&pod))?;
+        let app = sidecar::start_app(&pod, &self.surroundings.state, told).await?;
+        let sidecar = sidecar::start_sidecar(&pod, app.address("app")?, &self.surroundings).await?;
+        self.pods.push(RunningPod::new(pod, app, sidecar, &self.surroundings.state)?);
+        self.write_cards()
+    }
+
+    /// Ends a pod that was started so.
+    pub(crate) async fn stop_pod(&mut self, name: &str) -> anyhow::Result<()> {
+        let at = self.pods.iter().position(|pod| pod.card.pod == name);
+        let pod = self.pods.remove(at.with_context(|| format!("no pod {name} runs"))?);
+        fs::remove_file(card_file(&self.state.path, name)).with_context(|| format!("the card of {name}"))?;
+        pod.sidecar.stop().await;
+        pod.app.stop().await;
+        Ok(())
+    }
+
     /// Reads all ledgers and metrics.
     pub(crate) async fn read(&mut self) -> anyhow::Result<()> {
         self.check()?;
@@ -135,12 +157,16 @@ impl Mesh {
 
     fn write_cards(&self) -> anyhow::Result<()> {
         for pod in &self.pods {
-            let file = self.state.path.join("pods").join(format!("{}.json", pod.card.pod));
+            let file = card_file(&self.state.path, &pod.card.pod);
             fs::write(&file, serde_json::to_string_pretty(&pod.card)?)
                 .with_context(|| format!("cannot write {}", file.display()))?;
         }
         Ok(())
     }
+}
+
+fn card_file(state: &Path, pod: &str) -> PathBuf {
+    state.join("pods").join(format!("{pod}.json"))
 }
 
 async fn start_all(
@@ -152,7 +178,7 @@ async fn start_all(
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let (control_plane, apps) = tokio::try_join!(
         start_control_plane(directory, state, anywhere, certificate_life),
-        try_join_all(pods.iter().map(|pod| sidecar::start_app(pod, state))),
+        try_join_all(pods.iter().map(|pod| sidecar::start_app(pod, state, &[]))),
     )?;
     let surroundings =
         Surroundings { state: state.to_owned(), control_plane: control_plane.address("grpc")? };

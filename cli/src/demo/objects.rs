@@ -39,8 +39,16 @@ pub(crate) fn write(directory: &Path, address_base: &str, reset: bool) -> anyhow
     Ok(written)
 }
 
+/// Removes what a story left here that was killed before it could tidy up.
+pub(crate) fn sweep(directory: &Path, left: &[&str]) {
+    for file in left {
+        // As a rule there is none.
+        let _ = fs::remove_file(directory.join(file));
+    }
+}
+
 /// The text of an embedded file with its pods at other addresses.
-fn with_addresses(text: &str, address_base: &str) -> String {
+pub(crate) fn with_addresses(text: &str, address_base: &str) -> String {
     text.replace(&format!("{ADDRESS_BASE}."), &format!("{address_base}."))
 }
 

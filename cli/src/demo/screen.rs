@@ -287,6 +287,7 @@ mod tests {
             requests,
             encrypted: requests,
             failed: 0,
+            denied: 0,
             latencies: Histogram::default(),
         }
     }

@@ -55,11 +55,12 @@ pub(crate) struct Surroundings {
 /// How long a sidecar may take until it has its certificate and its configuration.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Starts the app of `pod`.
-pub(crate) async fn start_app(pod: &Pod, state: &Path) -> anyhow::Result<Child> {
+/// Starts the app of `pod`, with what it is told beside.
+pub(crate) async fn start_app(pod: &Pod, state: &Path, told: &[&str]) -> anyhow::Result<Child> {
     let mut arguments =
         strings(&["demo-app", "--with-parent", "--service", &pod.app, "--version", &pod.version]);
     arguments.extend(strings(&["--pod", &pod.name]));
+    arguments.extend(strings(told));
     for upstream in &pod.upstreams {
         arguments.extend(["--calls".to_owned(), format!("{}={}", upstream.service, upstream.listen)]);
     }

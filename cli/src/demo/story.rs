@@ -3,11 +3,16 @@
 
 mod bad_object; // a broken object costs only itself
 mod control_plane_outage; // traffic does not need the control plane
+mod denial; // who may not call is refused, and told why
+mod ejection; // an endpoint that keeps failing is left alone
+mod faulty_v2; // an endpoint that fails, for some steps
 mod mtls; // every edge is encrypted, both sides known
+mod retry; // what an endpoint refuses, another one does
 mod rotation; // certificates change under load
 mod split_90_10; // a split holds
 mod split_change; // a file is edited, the traffic follows
 mod stage; // what every step works with
+mod written; // a file that does not outlive its step
 
 use std::time::Duration;
 
@@ -21,8 +26,21 @@ use crate::terminal;
 use stage::{Seen, Stage};
 
 /// Every step, in order.
-pub(crate) const STEPS: [&str; 6] =
-    ["mtls", "split_90_10", "split_change", "bad_object", "control_plane_outage", "rotation"];
+pub(crate) const STEPS: [&str; 9] = [
+    "mtls",
+    "split_90_10",
+    "split_change",
+    "bad_object",
+    "retry",
+    "ejection",
+    "denial",
+    "control_plane_outage",
+    "rotation",
+];
+
+/// Files that a story leaves in the directory only when it is killed.
+pub(crate) const FILES: [&str; 5] =
+    [bad_object::FILE, faulty_v2::FILES[0], faulty_v2::FILES[1], faulty_v2::FILES[2], denial::FILE];
 
 /// What is told, and how long the two long steps last.
 #[derive(Clone, Debug)]
@@ -85,6 +103,9 @@ fn promise(step: &str) -> &'static str {
         "split_90_10" => split_90_10::PROMISE,
         "split_change" => split_change::PROMISE,
         "bad_object" => bad_object::PROMISE,
+        "retry" => retry::PROMISE,
+        "ejection" => ejection::PROMISE,
+        "denial" => denial::PROMISE,
         "control_plane_outage" => control_plane_outage::PROMISE,
         _ => rotation::PROMISE,
     }
@@ -96,6 +117,9 @@ async fn act(step: &str, stage: &mut Stage<'_>, plan: &Plan) -> anyhow::Result<S
         "split_90_10" => split_90_10::step(stage).await,
         "split_change" => split_change::step(stage).await,
         "bad_object" => bad_object::step(stage).await,
+        "retry" => retry::step(stage).await,
+        "ejection" => ejection::step(stage).await,
+        "denial" => denial::step(stage).await,
         "control_plane_outage" => control_plane_outage::step(stage, plan.outage).await,
         _ => rotation::step(stage, plan.rotation).await,
     }

@@ -1,17 +1,16 @@
 //! A broken object says in its own status what is wrong and where, and everything else keeps updating.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::stage::{Seen, Stage};
+use super::written::Written;
 use crate::demo::wait;
-use crate::files;
 
 pub(super) const PROMISE: &str = "a bad object says what and where; everything else keeps updating";
 
-const FILE: &str = "typo-split.yaml";
+pub(super) const FILE: &str = "typo-split.yaml";
 const OBJECT: &str = "\
 # Written by `gauze demo --story`: the Service cart-v3 was forgotten.
 apiVersion: split.smi-spec.io/v1alpha4
@@ -38,20 +37,9 @@ const TOLERANCE: f64 = 5.0;
 
 /// Adds the object, waits for its status, and moves another split meanwhile.
 pub(super) async fn step(stage: &mut Stage<'_>) -> anyhow::Result<Seen> {
-    let file = Removed(stage.mesh.directory.join(FILE));
     stage.begin("bad object");
-    files::write_whole(&file.0, OBJECT)?;
+    let _file = Written::new(stage.mesh.directory.join(FILE), OBJECT)?;
     watch(stage).await
-}
-
-/// A file that does not outlive the step, however it ends.
-struct Removed(PathBuf);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        // If it was never written, there is nothing to remove.
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 async fn watch(stage: &mut Stage<'_>) -> anyhow::Result<Seen> {
