@@ -1,12 +1,10 @@
 use std::net::SocketAddr;
 
-use http_body_util::BodyExt;
-
-use crate::harness::client::{Client, Protocol, request, with_body};
+use crate::harness::client::Protocol;
 use crate::harness::faults::{Fault, Faulty};
 use crate::harness::mesh::{Mesh, Sidecar, SidecarOptions};
 use crate::harness::objects;
-use crate::resilience::pod;
+use crate::resilience::{ask, pod};
 
 /// Callers in each protocol, through two sidecars or through the caller's alone, each to an upstream of its own.
 struct Lane {
@@ -112,31 +110,9 @@ async fn each_fault_of_an_upstream_is_told_as_what_it_was() {
 async fn told(lane: &Lane, row: &Row, number: usize) -> String {
     lane.upstream.set(row.fault).await;
     let id = format!("row-{number}");
-    let answer = answer(lane, row.body, &id).await.unwrap_or_else(|_| "broken".to_owned());
+    let answer = ask(lane.protocol, lane.dial, row.body, &id, || lane.upstream.go_on()).await;
     let (visits, executed) = lane.upstream.ledger().get(&id).copied().unwrap_or_default();
     format!("{answer} {visits}/{executed}")
-}
-
-/// `200`, `503 M3012`, `grpc 14 M3012`; ` broken off` where the body did not end well.
-async fn answer(lane: &Lane, body: usize, id: &str) -> anyhow::Result<String> {
-    let mut client = Client::connect(lane.protocol, lane.dial).await?;
-    let asked = with_body(request(lane.protocol, "cart", "/", id), vec![b'b'; body]);
-    let (head, body) = client.begin(asked).await?.into_parts();
-    lane.upstream.go_on();
-    let code = head.headers.get("gauze-error").and_then(|code| code.to_str().ok()).unwrap_or("");
-    let said = |status: Option<&http::HeaderValue>| {
-        let status = status.and_then(|status| status.to_str().ok()).unwrap_or("without status");
-        format!("grpc {status}")
-    };
-    let body = body.collect().await;
-    let status = match (&body, lane.protocol) {
-        (Ok(body), Protocol::Grpc) => {
-            said(head.headers.get("grpc-status").or_else(|| body.trailers()?.get("grpc-status")))
-        }
-        _ => head.status.as_u16().to_string(),
-    };
-    let end = if body.is_err() { " broken off" } else { "" };
-    Ok(format!("{} {code}", status + end).trim().to_owned())
 }
 
 async fn lanes() -> (Mesh, Vec<Sidecar>, Vec<Lane>) {
