@@ -14,7 +14,11 @@ use crate::harness::mesh::{Mesh, Sidecar, SidecarOptions, free_address};
 
 /// A meshed pod, named like its app, in front of an app that somebody else runs.
 async fn pod(mesh: &Mesh, name: &str, app: SocketAddr) -> Sidecar {
-    let address = free_address();
+    pod_at(mesh, free_address(), name, app).await
+}
+
+/// The same at this address: the same pod once more, if it was there before.
+async fn pod_at(mesh: &Mesh, address: SocketAddr, name: &str, app: SocketAddr) -> Sidecar {
     let inbound = format!("--inbound={address}={app}");
     mesh.pod_at(address, name, name, SidecarOptions { arguments: &[&inbound], ..Default::default() }).await
 }

@@ -6,6 +6,7 @@ mod call; // what the apps say to each other
 mod children; // processes that cannot outlive this one
 mod client; // a client in three protocols
 mod edges; // who calls whom
+mod events; // who was ejected, who was denied
 mod latency; // how many took how long
 mod ledger; // what an app received
 mod load; // load from outside the mesh

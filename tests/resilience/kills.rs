@@ -2,10 +2,12 @@ use crate::harness::client::Answer;
 use crate::harness::load::{Load, MIXED, Outcome, Report};
 use crate::harness::mesh::{Mesh, Sidecar, SidecarOptions};
 use crate::harness::mortal::{Came, End, Mortal};
-use crate::resilience::pod;
+use crate::resilience::{pod, pod_at};
 
 /// How often an app is killed each way.
 const TIMES: usize = 50;
+/// How often a whole pod is: a sidecar takes longer to start.
+const PODS: usize = 10;
 /// Requests a second, of all manners together.
 const RATE: u32 = 100;
 /// Requests that are sent while an app is away, and again before the next one is.
@@ -15,8 +17,8 @@ const MEANWHILE: usize = 6;
 struct Shop {
     apps: [Mortal; 2],
     web: Sidecar,
-    _carts: [Sidecar; 2],
-    _mesh: Mesh,
+    carts: [Sidecar; 2],
+    mesh: Mesh,
 }
 
 /// Every second request meets the app that is away: nothing is learnt from failures, so that each kill counts, and
@@ -39,7 +41,20 @@ impl Shop {
         for sidecar in carts.iter().chain([&web]) {
             sidecar.ready().await;
         }
-        Shop { apps, web, _carts: carts, _mesh: mesh }
+        Shop { apps, web, carts, mesh }
+    }
+
+    /// Kills a pod as a node does that loses its power: sidecar and app at once.
+    async fn kill_pod(&mut self, at: usize) {
+        self.carts[at].process.kill();
+        self.apps[at].end(End::Killed).await;
+    }
+
+    async fn revive_pod(&mut self, at: usize) {
+        self.apps[at].revive(End::Killed).await;
+        let address = self.carts[at].address;
+        self.carts[at] = pod_at(&self.mesh, address, &format!("cart-{at}"), self.apps[at].address).await;
+        self.carts[at].ready().await;
     }
 
     /// What reached any of the apps.
@@ -66,8 +81,22 @@ async fn an_app_killed_fifty_times_each_way_loses_nothing_that_did_not_reach_it_
             app.revive(how).await;
             load.send_more(MEANWHILE).await;
         }
-        wrong.extend(judge(how, &load.finish().await, &shop.came()));
+        wrong.extend(judge(&format!("{how:?} {TIMES} times"), &load.finish().await, &shop.came()));
     }
+    assert!(wrong.is_empty(), "{} were lost, doubled or misreported: {wrong:#?}", wrong.len());
+}
+
+#[tokio::test]
+async fn a_pod_killed_with_its_sidecar_loses_nothing_that_did_not_reach_it_and_nothing_runs_twice() {
+    let mut shop = Shop::start().await;
+    let load = Load::start_as(&MIXED, "pod", shop.web.outbound[0], "cart", RATE);
+    for round in 0..PODS {
+        shop.kill_pod(round % 2).await;
+        load.send_more(MEANWHILE).await;
+        shop.revive_pod(round % 2).await;
+        load.send_more(MEANWHILE).await;
+    }
+    let wrong = judge(&format!("a pod {PODS} times"), &load.finish().await, &shop.came());
     assert!(wrong.is_empty(), "{} were lost, doubled or misreported: {wrong:#?}", wrong.len());
 }
 
@@ -85,7 +114,7 @@ enum Told {
 }
 
 /// Prints what became of all requests, and returns what must not be.
-fn judge(how: End, report: &Report, came: &Came) -> Vec<String> {
+fn judge(how: &str, report: &Report, came: &Came) -> Vec<String> {
     let (mut answered, mut reported, mut unread, mut wrong) = (0, 0, 0, Vec::new());
     for outcome in &report.outcomes {
         let times = came.get(&outcome.id).copied().unwrap_or_default();
@@ -94,12 +123,12 @@ fn judge(how: End, report: &Report, came: &Came) -> Vec<String> {
             (Told::Reset | Told::BrokenOff, (1, _)) => reported += 1,
             // It lay in the socket of an app that died before it read it: nobody else can know that.
             (Told::Reset, (0, 0)) => unread += 1,
-            (_, times) => wrong.push(format!("{how:?} {}: {times:?}, {}", outcome.id, text(outcome))),
+            (_, times) => wrong.push(format!("{}: {times:?}, {}", outcome.id, text(outcome))),
         }
     }
     println!(
-        "{how:?} {TIMES} times: {} sent, {answered} answered; {reported} had reached an app and were reported so, \
-         {unread} an app's socket, unread; {} wrong",
+        "{how}: {} sent, {answered} answered; {reported} had reached an app and were reported so, {unread} its \
+         socket, unread; {} wrong",
         report.outcomes.len(),
         wrong.len()
     );

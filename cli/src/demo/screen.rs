@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::edges::{self, Edge};
+use super::events;
 use super::load::{self, Load, Tally};
 use super::mesh::Mesh;
 use super::pods::Objects;
@@ -31,7 +32,7 @@ pub(crate) struct Look {
     pub(crate) load: Tally,
     /// Percent by backend, as the TrafficSplit wants it.
     pub(crate) wanted: BTreeMap<String, f64>,
-    /// What the control plane says is wrong with the objects.
+    /// What the control plane says is wrong with the objects, and whom sidecars ejected or denied.
     pub(crate) problems: Vec<String>,
 }
 
@@ -50,10 +51,11 @@ impl Screen {
     /// Reads the mesh and shows it.
     pub(crate) async fn refresh(&mut self, mesh: &mut Mesh, load: &Load) -> anyhow::Result<()> {
         mesh.read().await?;
-        let problems = match mesh.admin().get_json("/objects").await {
+        let mut problems = match mesh.admin().get_json("/objects").await {
             Ok(objects) => get::complaints(&objects),
             Err(error) => vec![format!("{error:#}")],
         };
+        problems.extend(events::lines(mesh).await);
         self.show(Look { problems, ..look(mesh, load) });
         Ok(())
     }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::faulty_v2::{self, FaultyV2};
 use super::retry;
 use super::stage::{Seen, Stage};
 use crate::admin::Endpoint;
-use crate::demo::wait;
+use crate::demo::{events, wait};
 
 pub(super) const PROMISE: &str =
     "the endpoint that fails is ejected: from then on nothing reaches it, none failed";
@@ -53,11 +53,12 @@ pub(super) async fn step(stage: &mut Stage<'_>) -> anyhow::Result<Seen> {
 
 async fn watch(stage: &mut Stage<'_>) -> anyhow::Result<Seen> {
     let admin = Endpoint::Tcp(stage.mesh.pod("web", "v1")?.card.admin);
-    let state = wait::until("the failing endpoint to be ejected", EJECTED_TIMEOUT, async || {
+    let ejected = wait::until("the failing endpoint to be ejected", EJECTED_TIMEOUT, async || {
         let clusters = admin.get_json("/clusters").await.map_err(|error| format!("{error:#}"))?;
-        ejected(&clusters).ok_or_else(|| format!("web's sidecar says {clusters}"))
+        let of_it = events::ejected(&clusters).into_iter().find(|ejected| ejected.pod == faulty_v2::POD);
+        of_it.ok_or_else(|| format!("web's sidecar says {clusters}"))
     });
-    let state = state.await?;
+    let ejected = ejected.await?;
     let run = stage.begin("ejected");
     stage.sent(&run, REQUESTS).await?;
     stage.settle(&run).await?;
@@ -67,19 +68,11 @@ async fn watch(stage: &mut Stage<'_>) -> anyhow::Result<Seen> {
         ok: failed == 0 && fate.refused == 0,
         wanted: json!({ "ejected": faulty_v2::POD, "reached_it_then": 0, "failed": 0 }),
         seen: json!({
-            "ejected": faulty_v2::POD,
-            "because": state,
+            "ejected": ejected.pod,
+            "because": ejected.reason,
             "reached_it_then": fate.refused,
             "failed": failed,
             "success_percent": retry::success(sent, failed),
         }),
     })
-}
-
-/// Why the failing pod is ejected, as the sidecar says it; `None` while it is not.
-fn ejected(clusters: &Value) -> Option<Value> {
-    let endpoints = clusters.as_object()?.values().filter_map(|cluster| cluster["endpoints"].as_array());
-    let endpoint = endpoints.flatten().find(|endpoint| endpoint["workload"]["pod"] == faulty_v2::POD)?;
-    let ejection = &endpoint["ejection"];
-    (ejection["state"] == "ejected").then(|| ejection["reason"].clone())
 }
