@@ -35,6 +35,9 @@ const WELL: [&str; 3] = ["200", "200", "grpc 0"];
 /// Said by the caller's sidecar, and by the app's.
 const REFUSED: [&str; 3] = ["503 M3005", "503 M3005", "grpc 14 M3005"];
 const UNREACHABLE: [&str; 3] = ["503 M3012", "503 M3012", "grpc 14 M3012"];
+/// HTTP/1 cannot say it; in HTTP/2 it is tried again, in vain.
+const REFUSED_STREAM: [&str; 3] = ["503 M3010", "503 M3019", "grpc 14 M3019"];
+const NOT_DELIVERED: [&str; 3] = ["503 M3010", "503 M3021", "grpc 14 M3021"];
 const RESET: [&str; 3] = ["503 M3010", "503 M3010", "grpc 14 M3010"];
 const BROKEN: [&str; 3] = ["200 broken off"; 3];
 const NO_HTTP: [&str; 3] = ["502 M3011", "502 M3011", "grpc 14 M3011"];
@@ -82,7 +85,14 @@ fn rows() -> Vec<Row> {
             EXECUTED,
         ),
         row("leaves out its trailers", Fault::OmitsTrailers, SMALL, NO_TRAILERS, NO_TRAILERS, EXECUTED),
-        row("refuses each stream", Fault::RefusesStreams, SMALL, RESET, RESET, ["1/0"; 3]),
+        row(
+            "refuses each stream",
+            Fault::RefusesStreams,
+            SMALL,
+            NOT_DELIVERED,
+            REFUSED_STREAM,
+            ["1/0", "3/0", "3/0"],
+        ),
         row("answers with what is not HTTP", Fault::Babbles, SMALL, NO_HTTP, NO_HTTP, UNSEEN),
     ]
 }
