@@ -94,8 +94,8 @@ fn observe(key: EdgeKey, server: &PodReading, readings: &[&PodReading]) -> Edge 
     let arrived = Observed::of(server.counters.totals("gauze_requests_total").filter(|sample| {
         sample.label("direction") == "inbound"
             && sample.label("protocol") == key.protocol.as_str()
-            // Plaintext has no peer: it may be anybody, and then this edge is not proved.
-            && (sample.label("peer_app") == key.from || sample.label("tls") != MUTUAL)
+            // Plaintext has no peer: it may be anybody, and then this edge is not proved, unless it was denied.
+            && (sample.label("peer_app") == key.from || sample.label("tls") != MUTUAL && !is_denied(sample))
     }));
     let clients = || readings.iter().filter(|reading| reading.pod.app == key.from);
     let is_of = |sample: &Sample| {
@@ -345,7 +345,8 @@ mod tests {
             reading("web", "v1", vec![received(load::CALLER, 3)], OUTBOUND),
             reading("cart", "v1", vec![received("web", 7)], &format!("{INBOUND}{refused}")),
         ];
-        assert!(edges(&readings.each_ref())[0].mtls);
+        let edge = &edges(&readings.each_ref())[0];
+        assert_eq!((edge.mtls, edge.denied), (true, 0));
         let outside = outside(&readings.each_ref(), &BTreeMap::new());
         let cart: Vec<_> = outside.iter().filter(|edge| edge.to == "cart").collect();
         assert_eq!(
