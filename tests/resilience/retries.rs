@@ -48,13 +48,12 @@ fn rows() -> Vec<Row> {
         |name, policy, fault, protocol, body, wanted| Row { name, policy, fault, protocol, body, wanted };
     vec![
         row("what cannot connect is done elsewhere", "default", Refuses, Http1, SMALL, "200 0/0 1/1"),
-        row("also if it is large: nothing of it was read", "default", Refuses, Http1, LARGE, "200 0/0 1/1"),
+        row("unless it is too large to be kept", "default", Refuses, Http1, LARGE, "503 M3012 0/0 0/0"),
         row("also in HTTP/2", "default", Refuses, Http2, SMALL, "200 0/0 1/1"),
         row("also a gRPC call", "default", Refuses, Grpc, SMALL, "grpc 0 0/0 1/1"),
         row("unless retries are off", "never", Refuses, Http1, SMALL, "503 M3012 0/0 0/0"),
         row("a refused stream is done elsewhere", "default", RefusesStreams, Http2, SMALL, "200 1/0 1/1"),
         row("what may have been executed is not", "default", ResetsAt(0), Http1, SMALL, "503 M3010 1/1 0/0"),
-        row("unless the policy says so", "reset", ResetsAt(0), Http1, SMALL, "200 1/1 1/1"),
         row("a status is an answer", "default", Unavailable, Http1, SMALL, "503 1/0 0/0"),
         row("unless the policy names it", "codes", Unavailable, Http1, SMALL, "200 1/0 1/1"),
         row("also in HTTP/2", "codes", Unavailable, Http2, SMALL, "200 1/0 1/1"),
