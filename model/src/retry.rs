@@ -13,8 +13,10 @@ use http::Method;
 use crate::origin::Origin;
 use crate::outcome::Outcome;
 
+mod after; // how long a server asks to be left alone
 mod statuses; // sets of HTTP and gRPC statuses
 
+pub use after::read_retry_after;
 pub use statuses::{GrpcStatuses, StatusSet};
 
 /// How a request is tried again (Envoy `RetryPolicy`).

@@ -7,10 +7,10 @@
 
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use gauze_model::outcome::Outcome;
-use gauze_model::retry::{Decision, RetryPolicy, TryFacts, decide};
+use gauze_model::retry::{Decision, RetryPolicy, TryFacts, decide, read_retry_after};
 use gauze_model::timeouts::Timeouts;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, Version};
@@ -152,11 +152,9 @@ fn wire(version: Version, endpoint: &EndpointTarget, carrier: Carrier) -> Wire {
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110, 10.2.3). A date there is as if there were none: servers that shed
-/// load say seconds, and two clocks are not worth comparing for a wait of moments.
+/// How long the server asks to be left alone.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    read_retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
 }
 
 /// Why a request is tried again, for log and metric.
