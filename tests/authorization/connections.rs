@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Relaxed, Shop, hears_back};
+use super::{Arc, Relaxed, Shop, hears_back};
 use crate::harness::client::{Client, Protocol, call, request};
 use crate::harness::eventually::{PATIENCE, eventually, holds};
 use crate::harness::process::NEVER;
@@ -91,6 +91,40 @@ async fn a_silent_client_that_would_be_denied_as_bytes_is_judged_anew_when_it_sp
         let answer = String::from_utf8(rest(&mut stream).await).expect("text");
         assert!(answer.starts_with("HTTP/1.1 200"), "{caller}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn the_apps_own_tls_is_judged_as_bytes_that_are_not_http() {
+    let shop = Shop::start(b"").await;
+    let mut let_in = Vec::new();
+    for applied in ["none", "allow-items", "deny-web", "deny-others"] {
+        shop.apply(applied).await;
+        let mut stream = TcpStream::connect(shop.store_for("outside")).await.expect("a connection");
+        stream.write_all(&client_hello()).await.expect("open");
+        let mut heard = [0; 5];
+        let heard = timeout(PATIENCE, stream.read_exact(&mut heard)).await.expect("an answer, or the end");
+        let_in.extend(heard.ok().map(|_| applied));
+    }
+    assert_eq!((&let_in[..], shop.echo.connections.load(Relaxed)), (&["none", "deny-web"][..], 2));
+    for (error, count) in [("", 2.0), ("M4006", 1.0), ("M4007", 1.0)] {
+        let error = format!("error=\"{error}\"");
+        shop.store.counts("gauze_streams_total", &["protocol=\"tls\"", &error], count).await;
+    }
+}
+
+/// The first bytes of a TLS client that is not of the mesh.
+fn client_hello() -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has TLS 1.3")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "store".try_into().expect("a name");
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).expect("a configuration");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("memory");
+    hello
 }
 
 #[tokio::test]

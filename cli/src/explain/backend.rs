@@ -97,6 +97,7 @@ impl Walk<'_> {
         };
         let because = match (endpoints, cluster.balance) {
             ([] | [_], _) => "",
+            _ if self.arriving.peer.is_none() => "the caller has no sidecar: the node draws one",
             (_, Balance::PeakEwma { .. }) => {
                 "two are drawn, the one with the lighter load and latency takes it"
             }
