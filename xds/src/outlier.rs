@@ -49,6 +49,8 @@ pub(crate) fn write(of: &OutlierDetection) -> cluster::OutlierDetection {
         max_ejection_percent: uint(max_ejection_percent),
         enforcing_success_rate: uint(0),
         enforcing_local_origin_success_rate: uint(0),
+        enforcing_failure_percentage: uint(0),
+        enforcing_failure_percentage_local_origin: uint(0),
         ..cluster::OutlierDetection::default()
     }
 }
@@ -111,8 +113,7 @@ pub(crate) fn read(of: cluster::OutlierDetection) -> Read<OutlierDetection> {
         split_external_local_origin_errors,
         interval: longer_than_0(interval, INTERVAL).at("interval")?,
         base_ejection_time,
-        max_ejection_time: longer_than_0(max_ejection_time, MAX_EJECTION_TIME.max(base_ejection_time))
-            .at("max_ejection_time")?,
+        max_ejection_time: longest(max_ejection_time, base_ejection_time).at("max_ejection_time")?,
         max_ejection_time_jitter: max_ejection_time_jitter
             .map_or(Ok(Duration::ZERO), read_duration)
             .at("max_ejection_time_jitter")?,
@@ -148,6 +149,12 @@ fn longer_than_0(given: Option<protobuf::Duration>, default: Duration) -> Read<D
         Duration::ZERO => Err(Fault::new("must be longer than 0")),
         longer => Ok(longer),
     }
+}
+
+/// No shorter than the first ejection (so Envoy).
+fn longest(given: Option<protobuf::Duration>, base: Duration) -> Read<Duration> {
+    let longest = longer_than_0(given, MAX_EJECTION_TIME.max(base))?;
+    if longest < base { Err(Fault::new("must not be shorter than base_ejection_time")) } else { Ok(longest) }
 }
 
 fn percent(given: Option<protobuf::UInt32Value>, default: u32) -> Read<u32> {
@@ -189,7 +196,7 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused_by_its_field() {
         type Change = fn(&mut cluster::OutlierDetection);
-        let changes: [(&str, Change); 12] = [
+        let changes: [(&str, Change); 13] = [
             ("enforcing_success_rate", |of| of.enforcing_success_rate = None),
             ("enforcing_success_rate", |of| of.enforcing_success_rate = uint(100)),
             ("success_rate_stdev_factor", |of| of.success_rate_stdev_factor = uint(1900)),
@@ -202,6 +209,7 @@ mod tests {
             }),
             ("always_eject_one_host", |of| of.always_eject_one_host = crate::values::boolean(true)),
             ("max_ejection_percent", |of| of.max_ejection_percent = uint(101)),
+            ("max_ejection_time", |of| of.max_ejection_time = Some(duration(Duration::from_secs(29)))),
             ("interval", |of| of.interval = Some(duration(Duration::ZERO))),
             ("base_ejection_time", |of| {
                 of.base_ejection_time = Some(protobuf::Duration { seconds: -1, nanos: 0 })
