@@ -29,11 +29,15 @@ pub(super) fn policies(world: &World, pod: &Pod) -> Vec<Policy> {
 /// What a policy says of this pod, if it selects it.
 fn policy_of(world: &World, policy: &AuthorizationPolicy, pod: &Pod) -> Option<Policy> {
     let ports = selected(world, policy, pod)?;
-    let (rules, broken) = match unusable(policy) {
-        Some(_) => (Vec::new(), true),
-        None => (rules::rules(&policy.spec).unwrap_or_default(), false),
+    let rules = rules::rules(&policy.spec).unwrap_or_default();
+    let policy_here = Policy {
+        origin: origin(policy),
+        action: action(policy.spec.action),
+        ports,
+        rules,
+        broken: false,
     };
-    Some(Policy { origin: origin(policy), action: action(policy.spec.action), ports, rules, broken })
+    Some(if unusable(policy).is_some() { policy_here.closed() } else { policy_here })
 }
 
 fn origin(policy: &AuthorizationPolicy) -> Origin {
