@@ -30,13 +30,8 @@ pub(super) fn policies(world: &World, pod: &Pod) -> Vec<Policy> {
 fn policy_of(world: &World, policy: &AuthorizationPolicy, pod: &Pod) -> Option<Policy> {
     let ports = selected(world, policy, pod)?;
     let rules = rules::rules(&policy.spec).unwrap_or_default();
-    let policy_here = Policy {
-        origin: origin(policy),
-        action: action(policy.spec.action),
-        ports,
-        rules,
-        broken: false,
-    };
+    let policy_here =
+        Policy { origin: origin(policy), action: action(policy.spec.action), ports, rules, broken: false };
     Some(if unusable(policy).is_some() { policy_here.closed() } else { policy_here })
 }
 
