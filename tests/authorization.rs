@@ -68,8 +68,11 @@ async fn every_call_ends_as_the_table_promises_and_as_explain_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What is applied and who calls; what the page promises, by protocol.
+type Row = ([String; 2], Vec<String>);
+
 /// The rows of the page's table, and its documents by name.
-fn page() -> (Vec<([String; 2], Vec<String>)>, BTreeMap<String, String>) {
+fn page() -> (Vec<Row>, BTreeMap<String, String>) {
     let page = std::fs::read_to_string(repository().join("docs/authorization.md")).expect("the page");
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()

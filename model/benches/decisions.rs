@@ -112,6 +112,6 @@ fn pick_among(endpoints: usize, balance: Balance) -> impl FnMut(u32) {
     let loads: Vec<_> = (0..endpoints).map(|at| Load { in_flight: at as u32 % 7, seconds: 0.001 }).collect();
     move |draw| {
         let draws = [draw, draw.rotate_left(16)];
-        black_box(pick(black_box(&balance), &shares, |at| loads[at], draws, draw));
+        black_box(pick(black_box(&balance), &shares, |_| true, |at| loads[at], draws, draw));
     }
 }

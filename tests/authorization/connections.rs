@@ -194,8 +194,8 @@ async fn log_and_access_log_name_policy_and_caller_and_metrics_and_probes_are_no
         let field = if applied == "audit-web" { "audited" } else { "policy" };
         eventually(&format!("{applied}: the access log names it"), async || {
             let lines = shop.cart.process.new_lines();
-            let line = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let found = line.filter(|line| line["status"] == answer.status.as_u16()).next_back();
+            let mut line = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let found = line.rfind(|line| line["status"] == answer.status.as_u16());
             holds(found.as_ref().is_some_and(|line| line[field] == policy), (lines.clone(), found))
         })
         .await;

@@ -110,12 +110,9 @@ fn invalid(policy: &TrafficPolicy) -> Option<Problem> {
         ("limits.connections", "must be at least 1")
     } else if limits.requests == Some(0) {
         ("limits.requests", "must be at least 1")
-    } else if let Some(invalid) = spec.outlier_detection.as_ref().and_then(outliers::invalid) {
-        invalid
-    } else if let Some(wrong) = invalid_retries(spec) {
-        wrong
     } else {
-        return None;
+        let outliers = spec.outlier_detection.as_ref().and_then(outliers::invalid);
+        outliers.or_else(|| invalid_retries(spec))?
     };
     Some(Problem::new(Code::INVALID_VALUE, origin(policy).at(format!("spec.{path}")), message))
 }

@@ -100,7 +100,7 @@ impl Simulation<'_> {
             let picked = || pick(&self.balance, &shares, is_in, load, [draws.next(), draws.next()], arrival);
             let at = probed.map(|id| id as usize).or_else(picked).expect("never the last");
             let Answers { seconds, one_in, fails_after } = self.answers[at];
-            let fails = one_in > 0 && draws.next() % one_in == 0;
+            let fails = one_in > 0 && draws.next().is_multiple_of(one_in);
             let took = if fails { fails_after } else { seconds };
             seen[at].requests += 1;
             in_flight.push(Request { at, began: now, ends: now + took, fails });
