@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::stage::{Seen, Stage};
 use super::written::Written;
+use crate::admin::Endpoint;
 use crate::demo::call::Protocol;
 use crate::demo::client::{Call, Client};
 use crate::demo::load::CALLER;
@@ -31,7 +32,7 @@ spec:
     - from:
         - identities: [spiffe://cluster.local/ns/shop/sa/web]
 ";
-const DENIED_TIMEOUT: Duration = Duration::from_secs(5);
+const LIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a client in each protocol is told before the code.
 const TOLD: [&str; 3] = ["403", "403", "gRPC status 7"];
 const REQUESTS: u64 = 500;
@@ -40,11 +41,18 @@ const REQUESTS: u64 = 500;
 pub(super) async fn step(stage: &mut Stage<'_>) -> anyhow::Result<Seen> {
     let run = stage.begin("denied");
     let _policy = Written::new(stage.mesh.directory.join(FILE), POLICY)?;
-    let client = Client::new(stage.mesh.pod("cart", "v1")?.card.address, "cart");
-    let first = wait::until("cart to refuse whom it does not know", DENIED_TIMEOUT, async || {
-        refusal(&client, Protocol::Http1).await
+    let cart = &stage.mesh.pod("cart", "v1")?.card;
+    let (client, admin) = (Client::new(cart.address, "cart"), Endpoint::Tcp(cart.admin));
+    // Asked of the sidecar, not found out by a call: one that came too early would be let in.
+    let live = wait::until("the policy to be live at cart", LIVE_TIMEOUT, async || {
+        let held = admin.get("/config_dump").await.map_err(|error| format!("{error:#}"))?;
+        if held.contains("AuthorizationPolicy") {
+            Ok(())
+        } else {
+            Err("its sidecar does not hold it".to_owned())
+        }
     });
-    first.await?;
+    live.await?;
     let mut refusals = Vec::new();
     for protocol in Protocol::ALL {
         refusals.push(refusal(&client, protocol).await.map_err(anyhow::Error::msg)?);
