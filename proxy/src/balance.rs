@@ -54,6 +54,11 @@ impl Tried {
     pub(crate) fn add(&mut self, endpoint: &EndpointTarget) {
         self.ids.push(endpoint.live.id);
     }
+
+    /// How many tries there were.
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.ids.len()).unwrap_or(u32::MAX)
+    }
 }
 
 /// Chooses an endpoint and counts one request there.

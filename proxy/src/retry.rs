@@ -40,8 +40,11 @@ pub(crate) struct Done {
     pub(crate) in_flight: InFlight,
 }
 
-/// What the seconds of retry budgets are counted from.
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// The clock of retry budgets: since the first request.
+pub(crate) fn clock() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
+}
 
 /// Sends a request to endpoints of a cluster until the rule's retry policy is content with what came of it.
 ///
@@ -55,7 +58,7 @@ pub(crate) async fn until_done(
     exchange: &mut Exchange,
 ) -> Result<Done, Refusal> {
     let live = &cluster.terms.live;
-    live.budget.count_request(START.elapsed());
+    live.budget.count_request(clock());
     let mut tried = Tried::default();
     loop {
         let (endpoint, in_flight) = balance::choose(worker, cluster, &tried)?;
@@ -75,7 +78,7 @@ pub(crate) async fn until_done(
             left: exchange.left(),
             draw: worker.draw(),
         };
-        let take_budget = || live.budget.take_retry(&cluster.terms.retry_budget, START.elapsed());
+        let take_budget = || live.budget.take_retry(&cluster.terms.retry_budget, clock());
         match decide(&rule.retry, &outcome, &facts, take_budget) {
             Decision::Done(stop) => {
                 exchange.is_not_tried_again(stop);

@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use gauze_model::Code;
+use gauze_model::outcome::{NotDelivered, Outcome};
+use gauze_model::retry::{Decision, RetryPolicy, TryFacts, decide};
 use gauze_model::route::share;
+use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -24,11 +27,12 @@ use crate::config::Config;
 use crate::connect;
 use crate::detect::Speaks;
 use crate::drain::{QUIET, Stage};
-use crate::metrics::{EdgeMetrics, OpenConnection, Protocol};
+use crate::metrics::{EdgeMetrics, OpenConnection, Protocol, RetryReason};
 use crate::record::Record;
 use crate::refusal::Refusal;
+use crate::retry;
 use crate::stream::Stream;
-use crate::target::{EndpointTarget, Limited, OutboundTarget, Permit};
+use crate::target::{ClusterTarget, EndpointTarget, Limited, OutboundTarget, Permit};
 use crate::tls::Alpn;
 use crate::worker::Worker;
 
@@ -147,7 +151,8 @@ pub(crate) enum Blame {
     Nobody,
 }
 
-/// Opens the way that a dialled address's opaque connections take: a share by weight, an endpoint of it.
+/// Opens the way that a dialled address's opaque connections take: a share by weight, an endpoint of it,
+/// another one where that cannot be connected to.
 pub(crate) async fn open(
     worker: &Worker,
     target: &OutboundTarget,
@@ -156,18 +161,48 @@ pub(crate) async fn open(
     let weights = target.tcp.iter().map(|share| share.weight);
     let share = share(weights, worker.draw()).and_then(|at| target.tcp.get(at));
     let share = share.ok_or_else(|| Refusal::new(Code::NO_BACKEND, target.origin.to_string()))?;
-    let (endpoint, in_flight) = balance::choose(worker, &share.cluster, &Tried::default())?;
-    let began = std::time::Instant::now();
-    let opened = open_to(worker, Arc::clone(&endpoint)).await;
-    let counts = match &opened {
-        Ok(_) => true,
-        Err(refusal) => blame == Blame::Endpoint && is_connect_failure(refusal.code),
-    };
-    if counts {
-        balance::observe_connect(worker, &endpoint, &share.cluster, opened.is_ok(), began);
+    let cluster = &share.cluster;
+    cluster.terms.live.budget.count_request(retry::clock());
+    let mut tried = Tried::default();
+    loop {
+        let (endpoint, in_flight) = balance::choose(worker, cluster, &tried)?;
+        let began = std::time::Instant::now();
+        let refusal = match open_to(worker, Arc::clone(&endpoint)).await {
+            Ok(upstream) => {
+                balance::observe_connect(worker, &endpoint, cluster, true, began);
+                return Ok(Upstream { _in_flight: Some(in_flight), ..upstream });
+            }
+            Err(refusal) => refusal,
+        };
+        if blame == Blame::Nobody || !is_connect_failure(refusal.code) {
+            return Err(refusal);
+        }
+        balance::observe_connect(worker, &endpoint, cluster, false, began);
+        let Some(after) = tried_again(worker, cluster, tried.count()) else { return Err(refusal) };
+        endpoint.metrics.retried(RetryReason::ConnectFailure);
+        tried.add(&endpoint);
+        drop(in_flight);
+        tokio::time::sleep(after).await;
     }
-    let upstream = opened?;
-    Ok(Upstream { _in_flight: Some(in_flight), ..upstream })
+}
+
+/// When a connection that did not come about is tried again: no byte was sent, so as any request is that was
+/// not delivered, by the default policy and within the cluster's budget.
+fn tried_again(worker: &Worker, cluster: &ClusterTarget, retries: u32) -> Option<Duration> {
+    let facts = TryFacts {
+        method: &Method::CONNECT,
+        retries,
+        replayable: true,
+        retry_after: None,
+        left: None,
+        draw: worker.draw(),
+    };
+    let outcome = Outcome::NotDelivered(NotDelivered::ConnectFailure);
+    let take_budget = || cluster.terms.live.budget.take_retry(&cluster.terms.retry_budget, retry::clock());
+    match decide(&RetryPolicy::default(), &outcome, &facts, take_budget) {
+        Decision::Again { after } => Some(after),
+        Decision::Done(_) => None,
+    }
 }
 
 /// Whether the endpoint is to blame; not so for what we refuse ourselves, or for a certificate that we lack.
