@@ -77,7 +77,8 @@ fn page() -> (Vec<Row>, BTreeMap<String, String>) {
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
     };
-    let rows = page.lines().filter(|line| line.starts_with("| ")).map(cells).skip(1);
+    let (_, calls) = page.split_once("## What becomes of a call").expect("the section");
+    let rows = calls.lines().filter(|line| line.starts_with("| ")).map(cells).skip(1);
     let rows = rows.map(|row| match &row[..] {
         [applied, caller, promised @ ..] => ([applied.clone(), caller.clone()], promised.to_vec()),
         _ => panic!("a short row: {row:?}"),
