@@ -166,7 +166,12 @@ async fn whether_a_rule_is_live_is_counted_over_all_replicas_whichever_is_asked(
         holds(said.starts_with("Unknown ") && said.ends_with(&expected), said)
     })
     .await;
-    assert_eq!(leading.metric("replicas_unheard", "").await, 1.0);
+    // The metric is told with the next round of questions.
+    eventually("the metric tells of it", async || {
+        let unheard = leading.metric("replicas_unheard", "").await;
+        holds(unheard == 1.0, unheard)
+    })
+    .await;
 
     // Its pod is gone, and its sidecar finds the other one.
     mesh.front.point_to(&[leading.address()]);
