@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::eventually::PATIENCE;
 use super::mesh::free_address;
 use super::wire::{Cut, Line, Wire};
 
@@ -161,6 +162,19 @@ impl State {
     }
 }
 
+/// Listens again where it listened before. The port may be somebody's for a moment: while nothing listens there, the
+/// kernel gives it to others.
+pub(super) async fn listen(address: SocketAddr) -> TcpListener {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => assert!(Instant::now() < until, "{address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await; // between two looks
+    }
+}
+
 /// Does what is ordered, one order after another.
 async fn run(
     address: SocketAddr,
@@ -172,7 +186,7 @@ async fn run(
         let fault = *orders.borrow_and_update();
         let listener = match fault {
             Fault::Refuses => None,
-            _ => Some(TcpListener::bind(address).await.expect("the address is its own")),
+            _ => Some(listen(address).await),
         };
         let mut connections = JoinSet::new();
         told.send_replace(fault);

@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::eventually::{PATIENCE, eventually, within};
+use super::faults::listen;
 use super::mesh::free_address;
 
 /// How an app comes to its end, or is no longer there for others.
@@ -168,7 +169,7 @@ async fn live(address: SocketAddr, ledger: Arc<File>) {
     let mut told = [on(SignalKind::user_defined1()), on(SignalKind::user_defined2())];
     loop {
         let open = GracefulShutdown::new();
-        let listener = TcpListener::bind(address).await.expect("its address is its own");
+        let listener = listen(address).await;
         let is_over = tokio::select! {
             () = accept(listener, &ledger, &open) => true,
             _ = ended.recv() => true,
