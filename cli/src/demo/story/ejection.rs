@@ -13,30 +13,8 @@ use crate::demo::{events, wait};
 pub(super) const PROMISE: &str =
     "the endpoint that fails is ejected: from then on nothing reaches it, none failed";
 
-/// Both endpoints in turn; ejection as it is by default, after five gateway failures in a row.
-const POLICY: &str = "\
-# Written by `gauze demo --story`.
-apiVersion: gauze.dev/v1alpha1
-kind: TrafficPolicy
-metadata:
-  name: cart
-  namespace: shop
-spec:
-  targetRefs:
-    - {group: '', kind: Service, name: cart}
-  retry:
-    codes: [503]
----
-apiVersion: gauze.dev/v1alpha1
-kind: TrafficPolicy
-metadata:
-  name: cart-v2
-  namespace: shop
-spec:
-  targetRefs:
-    - {group: '', kind: Service, name: cart-v2}
-  balance: {type: RoundRobin}
-";
+/// Ejection as it is by default: after five gateway failures in a row.
+const BY_DEFAULT: &str = "{}";
 const EJECTED_TIMEOUT: Duration = Duration::from_secs(20);
 const REQUESTS: u64 = 500;
 
@@ -44,7 +22,7 @@ const REQUESTS: u64 = 500;
 pub(super) async fn step(stage: &mut Stage<'_>) -> anyhow::Result<Seen> {
     stage.begin("switch on");
     stage.set_split(50, 50)?;
-    let faulty = FaultyV2::switch_on(stage, POLICY).await?;
+    let faulty = FaultyV2::switch_on(stage, BY_DEFAULT).await?;
     let seen = watch(stage).await;
     stage.begin("switch off");
     faulty.switch_off(stage).await?;

@@ -18,6 +18,31 @@ const ENDPOINT_FILE: &str = "faulty-v2-endpoint.yaml";
 const ENDPOINT_OBJECT: &str = include_str!("../../../demo/faulty-v2-endpoint.yaml");
 const POLICY_FILE: &str = "cart-policy.yaml";
 
+/// Calls of cart that are answered 503 are tried again; v2 takes its endpoints in turn, and ejects as a step says.
+const POLICY: &str = "\
+# Written by `gauze demo --story`.
+apiVersion: gauze.dev/v1alpha1
+kind: TrafficPolicy
+metadata:
+  name: cart
+  namespace: shop
+spec:
+  targetRefs:
+    - {group: '', kind: Service, name: cart}
+  retry:
+    codes: [503]
+---
+apiVersion: gauze.dev/v1alpha1
+kind: TrafficPolicy
+metadata:
+  name: cart-v2
+  namespace: shop
+spec:
+  targetRefs:
+    - {group: '', kind: Service, name: cart-v2}
+  balance: {type: RoundRobin}
+  outlierDetection: ";
+
 /// Every file that a story may leave behind when it is killed.
 pub(super) const FILES: [&str; 3] = [POD_FILE, ENDPOINT_FILE, POLICY_FILE];
 
@@ -44,12 +69,12 @@ pub(super) struct Fate {
 }
 
 impl FaultyV2 {
-    /// Starts the pod; once `policy` is live, it becomes an endpoint of cart v2.
-    pub(super) async fn switch_on(stage: &mut Stage<'_>, policy: &str) -> anyhow::Result<FaultyV2> {
+    /// Starts the pod; once the policies are live, with this `outlierDetection`, it becomes an endpoint of cart v2.
+    pub(super) async fn switch_on(stage: &mut Stage<'_>, ejection: &str) -> anyhow::Result<FaultyV2> {
         let base = address_base(stage.mesh)?;
         let directory = stage.mesh.directory.clone();
         let pod = Written::new(directory.join(POD_FILE), &objects::with_addresses(POD_OBJECT, &base))?;
-        let policy = Written::new(directory.join(POLICY_FILE), policy)?;
+        let policy = Written::new(directory.join(POLICY_FILE), &format!("{POLICY}{ejection}\n"))?;
         stage.mesh.start_pod(POD, &["--unavailable"]).await?;
         stage.pass(LIVE_AFTER).await?;
         let text = objects::with_addresses(ENDPOINT_OBJECT, &base);
