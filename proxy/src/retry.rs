@@ -64,7 +64,7 @@ pub(crate) async fn until_done(
         let (endpoint, in_flight) = balance::choose(worker, cluster, &tried)?;
         let began = Instant::now();
         let sent = try_once(worker, &endpoint, rule, sending, exchange).await;
-        let outcome = outcome::outcome(&sent, &endpoint);
+        let outcome = outcome::outcome(&sent, &endpoint, sending.has_begun());
         balance::observe(worker, &endpoint, cluster, outcome, began);
 
         let Some(outcome) = outcome.filter(|outcome| is_retried(&rule.retry, outcome, sending)) else {
@@ -88,7 +88,7 @@ pub(crate) async fn until_done(
                 drop((sent, in_flight));
                 exchange.is_tried_again(reason(&outcome));
                 tried.add(&endpoint);
-                sending.clear_head();
+                sending.reset();
                 tokio::time::sleep(after).await;
             }
         }

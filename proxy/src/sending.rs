@@ -20,6 +20,8 @@ pub(crate) struct Sending {
     pub(crate) head: Parts,
     body: Replay,
     progress: Rc<Progress>,
+    /// Whether the current try has a connection, and anything may have been sent on it.
+    has_begun: bool,
 }
 
 /// The body that one try sends.
@@ -48,7 +50,7 @@ impl Progress {
 
 impl Sending {
     pub(crate) fn new(head: Parts, body: Replay, progress: Rc<Progress>) -> Sending {
-        Sending { head, body, progress }
+        Sending { head, body, progress, has_begun: false }
     }
 
     /// Whether it can be sent from its start now.
@@ -61,8 +63,14 @@ impl Sending {
         self.body.release();
     }
 
-    /// Takes out of the head what an earlier try wrote into it for its connection or peer.
-    pub(crate) fn clear_head(&mut self) {
+    /// Whether anything of the current try may have been sent.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Another try follows: takes out of the head what the last one wrote into it for its connection or peer.
+    pub(crate) fn reset(&mut self) {
+        self.has_begun = false;
         for of_a_hop in [HOST, TRANSFER_ENCODING, GAUZE_PEER] {
             self.head.headers.remove(of_a_hop);
         }
@@ -96,9 +104,11 @@ impl Sending {
         let (head, body) = request.into_parts();
         self.head = head;
         self.body.take_back(body.body);
+        self.has_begun = false;
     }
 
     fn begin_body(&mut self) -> Outgoing {
+        self.has_begun = true;
         let body = self.body.begin();
         self.progress.moved.set(0);
         self.progress.has_ended.set(http_body::Body::is_end_stream(&body));

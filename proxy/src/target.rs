@@ -416,4 +416,4 @@ impl EndpointTarget {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,10 +13,20 @@ use crate::target::EndpointTarget;
 
 /// The outcome of a try at `endpoint`; `None`: it says nothing of the endpoint (the client went away, or a
 /// limit of ours was reached).
-pub(crate) fn outcome(tried: &Result<Sent, Refusal>, endpoint: &EndpointTarget) -> Option<Outcome> {
+///
+/// A try that had not `begun` when its time was over had no connection yet: nothing of it was sent.
+pub(crate) fn outcome(
+    tried: &Result<Sent, Refusal>,
+    endpoint: &EndpointTarget,
+    begun: bool,
+) -> Option<Outcome> {
     let (response, _) = match tried {
         Ok(sent) => sent,
-        Err(refusal) => return of_failure(refusal.code),
+        Err(refusal) => {
+            let outcome = of_failure(refusal.code);
+            let never_sent = Outcome::NotDelivered(NotDelivered::ConnectFailure);
+            return if outcome == Some(Outcome::Timeout) && !begun { Some(never_sent) } else { outcome };
+        }
     };
     // From outside the mesh anybody could say so, also of what was executed.
     let is_peer = endpoint.peer.identity().is_some();

@@ -6,10 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use gauze_model::Code;
 use gauze_model::budget::RetryBudget;
-use gauze_model::cluster::{Cluster, Endpoint, EndpointSet, Transport, Workload};
-use gauze_model::listener::{HttpTarget, Listener, Outbound, PortProtocol, WeightedCluster};
+use gauze_model::cluster::Cluster;
 use gauze_model::retry::{BackOff, Conditions, GrpcStatuses, StatusSet, Unanswered};
-use gauze_model::{Name, Origin, Snapshot};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,10 +17,11 @@ use tokio::sync::mpsc;
 use super::replay::Replay;
 use super::*;
 use crate::access_log::AccessLog;
-use crate::metrics::{Metrics, Protocol};
+use crate::metrics::Protocol;
 use crate::record::Record;
 use crate::refusal::Reader;
-use crate::target::{HttpRoute, Targets};
+use crate::target::tests::target_of;
+use crate::target::{HttpRoute, Limited};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const BUSY: &str = "HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -100,31 +99,9 @@ async fn hear(connection: &mut TcpStream) -> String {
 
 /// A rule to a cluster of these endpoints.
 fn rule(endpoints: &[SocketAddr], retry: RetryPolicy, timeouts: Timeouts) -> RouteRule {
-    let name: Name = "cluster/shop/cart/80".parse().unwrap();
-    let dialled: SocketAddr = "10.96.0.2:80".parse().unwrap();
     let budget = RetryBudget { percent: 0, min_per_second: 1, interval: Duration::from_secs(3) };
-    let cluster = Cluster { retry_budget: budget, ..Cluster::default() };
-    let outbound = Outbound {
-        origin: Origin::default(),
-        protocol: PortProtocol::Http,
-        http: HttpTarget::Cluster(name.clone()),
-        tcp: vec![WeightedCluster { cluster: name.clone(), weight: 1 }],
-    };
-    let endpoints = endpoints.iter().map(|address| Endpoint {
-        address: *address,
-        weight: 1,
-        transport: Transport::Plain,
-        workload: Workload::default(),
-    });
-    let listener = Name::Outbound { viewer: "shop".to_owned(), address: dialled };
-    let snapshot = Snapshot {
-        listeners: [(listener, Arc::new(Listener::Outbound(outbound)))].into(),
-        clusters: [(name.clone(), Arc::new(cluster))].into(),
-        endpoints: [(name, Arc::new(EndpointSet { endpoints: endpoints.collect() }))].into(),
-        ..Snapshot::default()
-    };
-    let view = Targets::default().build(&snapshot, &Metrics::new());
-    let HttpRoute::Pod(rule) = &view.outbound[&dialled].http else { panic!("straight to the cluster") };
+    let target = target_of(Cluster { retry_budget: budget, ..Cluster::default() }, endpoints);
+    let HttpRoute::Pod(rule) = &target.http else { panic!("straight to the cluster") };
     RouteRule { retry: Arc::new(retry), timeouts, ..(**rule).clone() }
 }
 
@@ -327,6 +304,18 @@ fn what_was_not_delivered_goes_to_another_endpoint_with_its_whole_body() {
         }
         assert_eq!(*heard.borrow(), ["5\r\nitems\r\n0\r\n\r\n"; 4]);
         assert!((1..=3).contains(&retries), "{retries}: a retry takes the other endpoint");
+    });
+}
+
+#[test]
+fn a_try_whose_time_ends_before_it_has_a_connection_was_not_delivered() {
+    Worker::run_test(async |worker| {
+        let per_try = Timeouts { per_try: Some(Duration::from_millis(5)), ..Timeouts::default() };
+        let rule = rule(&[nobody().await], policy(), per_try);
+        let terms = &rule.action.backends()[0].cluster.terms;
+        let _all: Vec<_> = std::iter::from_fn(|| terms.take(Limited::Connections).ok()).collect();
+        let became = carry(&worker, &rule, post(streaming(&["items"]))).await;
+        assert_eq!(became, self::became(Err(Code::TRY_TIMEOUT), 2));
     });
 }
 

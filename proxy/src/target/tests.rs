@@ -26,8 +26,12 @@ fn endpoint(pod: u8, identity: Option<&str>, uid: &str, weight: u32) -> Endpoint
 
 /// A snapshot in which [`CART`] leads to these endpoints.
 fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
-    let name: Name = "cluster/shop/cart/80".parse().unwrap();
     let cluster = Cluster { outlier: Some(OutlierDetection::default()), ..Cluster::default() };
+    snapshot_of(cluster, endpoints)
+}
+
+fn snapshot_of(cluster: Cluster, endpoints: Vec<Endpoint>) -> Snapshot {
+    let name: Name = "cluster/shop/cart/80".parse().unwrap();
     let outbound = Outbound {
         origin: Origin::default(),
         protocol: PortProtocol::Detect,
@@ -41,6 +45,14 @@ fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
         endpoints: [(name, Arc::new(EndpointSet { endpoints }))].into(),
         ..Snapshot::default()
     }
+}
+
+/// Where an address leads whose cluster has these plain endpoints.
+pub(crate) fn target_of(cluster: Cluster, endpoints: &[SocketAddr]) -> Arc<OutboundTarget> {
+    let plain = |address: &SocketAddr| Endpoint { address: *address, ..endpoint(0, None, "", 1) };
+    let snapshot = snapshot_of(cluster, endpoints.iter().map(plain).collect());
+    let view = Targets::default().build(&snapshot, &Metrics::new());
+    Arc::clone(&view.outbound[&address(CART)])
 }
 
 fn cart(view: &View) -> &ClusterTarget {

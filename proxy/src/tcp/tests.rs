@@ -2,15 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use gauze_model::cluster::{Cluster, Endpoint, EndpointSet, Transport, Workload};
-use gauze_model::listener::{HttpTarget, Listener, Outbound, PortProtocol, WeightedCluster};
-use gauze_model::{Name, Origin, Snapshot};
+use gauze_model::cluster::Cluster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::metrics::Metrics;
-use crate::target::Targets;
+use crate::target::tests::target_of;
 
 /// The two ends of a connection; ours is a stream.
 async fn pair() -> (TcpStream, Stream) {
@@ -97,33 +94,6 @@ fn buffers_come_back_when_nothing_moves() {
     assert_eq!(SPARE.with_borrow(Vec::len), SPARE_MAX);
 }
 
-/// Where opaque connections to a Service go that has these endpoints.
-fn target(endpoints: &[SocketAddr]) -> Arc<OutboundTarget> {
-    let name: Name = "cluster/shop/store/6379".parse().unwrap();
-    let dialled: SocketAddr = "10.96.0.3:6379".parse().unwrap();
-    let outbound = Outbound {
-        origin: Origin::default(),
-        protocol: PortProtocol::Opaque,
-        http: HttpTarget::Cluster(name.clone()),
-        tcp: vec![WeightedCluster { cluster: name.clone(), weight: 1 }],
-    };
-    let endpoints = endpoints.iter().map(|address| Endpoint {
-        address: *address,
-        weight: 1,
-        transport: Transport::Plain,
-        workload: Workload::default(),
-    });
-    let listener = Name::Outbound { viewer: "shop".to_owned(), address: dialled };
-    let snapshot = Snapshot {
-        listeners: [(listener, Arc::new(Listener::Outbound(outbound)))].into(),
-        clusters: [(name.clone(), Arc::new(Cluster::default()))].into(),
-        endpoints: [(name, Arc::new(EndpointSet { endpoints: endpoints.collect() }))].into(),
-        ..Snapshot::default()
-    };
-    let view = Targets::default().build(&snapshot, &Metrics::new());
-    Arc::clone(&view.outbound[&dialled])
-}
-
 async fn nobody() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
@@ -133,7 +103,7 @@ fn a_connection_that_does_not_come_about_goes_to_another_endpoint() {
     Worker::run_test(async |worker| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let somebody = listener.local_addr().unwrap();
-        let target = target(&[nobody().await, somebody, nobody().await]);
+        let target = target_of(Cluster::default(), &[nobody().await, somebody, nobody().await]);
         for _ in 0..8 {
             let opened = open(&worker, &target, Blame::Endpoint).await;
             assert_eq!(opened.map(|upstream| upstream.to.peer.address), Ok(somebody));
@@ -145,7 +115,7 @@ fn a_connection_that_does_not_come_about_goes_to_another_endpoint() {
 fn a_connection_that_nobody_asked_for_yet_is_tried_once() {
     Worker::run_test(async |worker| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let target = target(&[nobody().await, listener.local_addr().unwrap()]);
+        let target = target_of(Cluster::default(), &[nobody().await, listener.local_addr().unwrap()]);
         let mut failures = Vec::new();
         for _ in 0..64 {
             failures.extend(open(&worker, &target, Blame::Nobody).await.err().map(|refusal| refusal.code));
