@@ -252,12 +252,12 @@ async fn read_grpc(response: Response<Incoming>) -> Result<Answer, CallError> {
     }
 }
 
-/// An HTTP answer that is none: its status, the mesh's code if the mesh made it, and the first line.
+/// An HTTP answer that is none: its status, who made it, and the first line; the mesh's begins with its code.
 fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> CallError {
-    let code = headers.get(GAUZE_ERROR).and_then(|value| value.to_str().ok()).unwrap_or("by the app");
+    let by = if headers.contains_key(GAUZE_ERROR) { "" } else { "by the app " };
     let text = String::from_utf8_lossy(body);
     let line: String = text.lines().next().unwrap_or_default().chars().take(LINE_MAX).collect();
-    CallError(format!("{} {code} {line}", status.as_u16()))
+    CallError(format!("{} {by}{line}", status.as_u16()))
 }
 
 /// Characters of a refusal's body that are kept.

@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn a_code_that_the_docs_explain_is_found_in_what_a_client_was_told() {
         let title = "M4001: Plaintext is refused here";
-        assert_eq!(explained("403 M4001 M4001: Plaintext is refused here").as_deref(), Some(title));
+        assert_eq!(explained("403 M4001: Plaintext is refused here").as_deref(), Some(title));
         assert_eq!(explained("gRPC status 7 M4001: Plaintext is refused here").as_deref(), Some(title));
         assert_eq!(explained("403 by the app go away"), None);
-        assert_eq!(explained("403 M4099 nobody wrote it down"), None);
+        assert_eq!(explained("403 M4099: nobody wrote it down"), None);
     }
 }
