@@ -128,8 +128,12 @@ fn rows(object: &Value) -> Vec<Row> {
         kind: text(&object["kind"]),
         namespace: text(&object["namespace"]),
         name: text(&object["name"]),
+        problems: problems
+            .iter()
+            .filter(|problem| !is_told(problem, &conditions))
+            .map(describe_problem)
+            .collect(),
         conditions,
-        problems: problems.iter().map(describe_problem).collect(),
     };
     let parents = object["parents"].as_array().map_or(&[][..], Vec::as_slice);
     if parents.is_empty() {
@@ -147,16 +151,28 @@ fn rows(object: &Value) -> Vec<Row> {
     parents.iter().map(|parent| row(conditions(parent))).collect()
 }
 
+/// Whether a condition says the same already, with the place in the file.
+fn is_told(problem: &Value, conditions: &[Condition]) -> bool {
+    let (message, place) =
+        (problem["message"].as_str().unwrap_or_default(), place(problem).unwrap_or_default());
+    let says_it = |said: &str| !message.is_empty() && said.contains(message) && said.contains(&place);
+    conditions.iter().any(|condition| condition.is_complaint() && says_it(&condition.message))
+}
+
 /// `split.yaml:12:5 spec.backends[1]: there is no … (M5004)`
 fn describe_problem(problem: &Value) -> String {
     let field = problem["origin"]["path"].as_str().unwrap_or_default();
     let message = problem["message"].as_str().unwrap_or_default();
     let code = problem["code"].as_str().unwrap_or_default();
-    let place = problem["place"]["file"].as_str().map_or_else(String::new, |file| {
-        format!("{file}:{}:{} ", problem["place"]["line"], problem["place"]["column"])
-    });
+    let place = place(problem).map_or_else(String::new, |place| format!("{place} "));
     let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
     format!("{place}{field}{message} ({code})")
+}
+
+/// `split.yaml:12:5`
+fn place(problem: &Value) -> Option<String> {
+    let place = &problem["place"];
+    Some(format!("{}:{}:{}", place["file"].as_str()?, place["line"], place["column"]))
 }
 
 impl Condition {
@@ -303,6 +319,22 @@ mod tests {
             describe_problem(&problem),
             "split.yaml:12:3 spec.bakends: is no field of this kind (M1003)"
         );
+    }
+
+    #[test]
+    fn what_a_condition_says_with_its_place_is_not_said_again() {
+        let message = |place: &str| format!("spec.bakends: is no field of this kind (M1003){place}");
+        let told = |place: &str| {
+            let condition = json!({ "type": "Accepted", "status": "False", "reason": "Invalid", "message": message(place) });
+            let mut split = split();
+            split["parents"] = json!([{ "conditions": [condition] }]);
+            split["problems"] = json!([{
+                "code": "M1003", "message": "is no field of this kind", "origin": { "path": "spec.bakends" },
+                "place": { "file": "split.yaml", "line": 12, "column": 3 },
+            }]);
+            complaints(&json!({ "objects": [split] })).len()
+        };
+        assert_eq!((told(" (split.yaml:12:3)"), told("")), (1, 2));
     }
 
     #[test]
