@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 pub(crate) mod enrolment;
 pub(crate) mod eventually;
 pub(crate) mod faults;
+pub(crate) mod gateway_api;
 pub(crate) mod kube_mesh;
 pub(crate) mod kubernetes;
 pub(crate) mod load;

@@ -52,7 +52,8 @@ pub(crate) fn skip<T>(reason: &str) -> Option<T> {
     None
 }
 
-fn folders() -> Vec<String> {
+/// Where programs are looked for, in this order.
+pub(crate) fn folders() -> Vec<String> {
     let given = env::var("KUBEBUILDER_ASSETS").ok();
     let found = Command::new(repository().join("tests/rig/programs"))
         .arg("--find")
