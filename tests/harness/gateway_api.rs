@@ -13,9 +13,9 @@ use super::tools::{folders, skip};
 /// In CI, if `tests/rig/programs` has not put them there. Elsewhere that is a printed skip, `None`.
 pub(crate) fn gateway_api_crds(channel: &str) -> Option<String> {
     let mut channels = folders().into_iter().map(|folder| format!("{folder}/gateway-api/{channel}"));
-    channels
-        .find(|folder| std::path::Path::new(folder).is_dir())
-        .or_else(|| skip("the Gateway API's definitions not found: `tests/rig/programs` puts them into its cache"))
+    channels.find(|folder| std::path::Path::new(folder).is_dir()).or_else(|| {
+        skip("the Gateway API's definitions not found: `tests/rig/programs` puts them into its cache")
+    })
 }
 
 impl ApiServer {
