@@ -3,6 +3,7 @@
 //! It knows no application socket.
 
 // Objects in, and what they mean:
+pub mod convert; // a TrafficSplit in another version of SMI
 mod inspect; // what is wrong with objects, counted and logged
 pub mod problem; // what is wrong with an object, and how to fix it
 pub mod source; // where objects come from

@@ -46,6 +46,8 @@ pub struct Metrics {
     pub replicas_unheard: Gauge,
     /// By what was done: `injected`, `left`, `refused`, `failed`.
     pub admissions: IntCounterVec,
+    /// By what became of them: `converted`, `failed`.
+    pub conversions: IntCounterVec,
     /// By kind of object.
     pub watched_objects: IntGaugeVec,
     /// By kind of object.
@@ -126,6 +128,12 @@ impl Metrics {
                 "Workload tokens kept for the pods of the directory",
             )?,
             admissions: counters(r, "admissions_total", "Pods reviewed by the injection webhook", "action")?,
+            conversions: counters(
+                r,
+                "conversions_total",
+                "TrafficSplits converted between versions for the API server",
+                "outcome",
+            )?,
             object_problems: gauges(
                 r,
                 "object_problems",

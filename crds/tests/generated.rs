@@ -5,16 +5,19 @@
 use std::path::Path;
 use std::{env, fs};
 
-use gauze_crds::{AuthorizationPolicy, TrafficPolicy, TrafficSplit};
+use gauze_crds::{AuthorizationPolicy, TrafficPolicy, traffic_split};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
+
+/// Where the control plane is installed, unless told otherwise. The chart writes its own namespace.
+const SYSTEM: &str = "gauze-system";
 
 fn definitions() -> [(&'static str, CustomResourceDefinition); 3] {
     [
         ("authorization_policy", AuthorizationPolicy::crd()),
         ("traffic_policy", TrafficPolicy::crd()),
-        ("traffic_split", TrafficSplit::crd()),
+        ("traffic_split", traffic_split::definition(SYSTEM)),
     ]
 }
 
@@ -31,6 +34,7 @@ fn template(name: &str, definition: &CustomResourceDefinition) -> String {
     let text = yaml(name, definition);
     assert!(!text.contains("{{"), "{name}: Helm would read this as a template");
     let (head, body) = text.split_once("spec:\n").expect("a CRD has a spec");
+    let body = body.replace(&format!("namespace: {SYSTEM}\n"), "namespace: {{ .Release.Namespace }}\n");
     let ours = definition.spec.group == "gauze.dev";
     let switch = if ours { ".Values.crds.enabled" } else { "and .Values.crds.enabled .Values.crds.smi" };
     format!(
@@ -99,11 +103,14 @@ fn schemas<'v>(value: &'v Value, path: &str, found: &mut Vec<(String, &'v Value)
 #[test]
 fn every_field_of_ours_is_explained_and_every_list_has_a_limit() {
     for (name, definition) in definitions() {
-        let schema = definition.spec.versions[0].schema.as_ref().expect("a schema");
-        let schema = serde_json::to_value(&schema.open_api_v3_schema).expect("JSON");
         let mut found = Vec::new();
-        schemas(&schema["properties"]["spec"], "spec", &mut found);
-        schemas(&schema["properties"]["status"], "status", &mut found);
+        let versions = serde_json::to_value(&definition.spec.versions).expect("JSON");
+        for version in versions.as_array().expect("versions") {
+            let (schema, at) = (&version["schema"]["openAPIV3Schema"], &version["name"]);
+            for part in ["spec", "status"] {
+                schemas(&schema["properties"][part], &format!("{at}: {part}"), &mut found);
+            }
+        }
         for (path, schema) in found {
             if schema["type"] == "array" {
                 assert!(schema["maxItems"].is_u64(), "{name}: {path} has no maxItems");

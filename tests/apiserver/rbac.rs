@@ -36,7 +36,7 @@ impl std::fmt::Display for Right {
 }
 
 /// All that the control plane may do, and not one verb more. A change of the chart is a change here, to be read twice.
-const ALLOWED: [(&str, &str, &str, &str); 10] = [
+const ALLOWED: [(&str, &str, &str, &str); 11] = [
     ("list watch", "namespaces nodes pods services", "", ""),
     ("list watch", "endpointslices.discovery.k8s.io servicecidrs.networking.k8s.io", "", ""),
     ("list watch", "authorizationpolicies.gauze.dev trafficpolicies.gauze.dev", "", ""),
@@ -45,6 +45,12 @@ const ALLOWED: [(&str, &str, &str, &str); 10] = [
     ("create", "tokenreviews.authentication.k8s.io", "", ""),
     ("list watch create patch", "configmaps", "gauze-trust", ""),
     ("list watch patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", "gauze-injector", ""),
+    (
+        "list watch patch",
+        "customresourcedefinitions.apiextensions.k8s.io",
+        "trafficsplits.split.smi-spec.io",
+        "",
+    ),
     ("get create patch", "secrets", "gauze-root", SYSTEM),
     ("get watch create update", "leases.coordination.k8s.io", "", SYSTEM),
 ];

@@ -1,6 +1,6 @@
-//! The injection webhook's server: what the API server asks about pods that ask for a sidecar, over TLS with a leaf of
-//! our own root. What is answered is a pure function ([`review`]); here are sockets, limits and the one side effect:
-//! the pod's namespace gets its roots before the pod needs them.
+//! The webhooks' server: what the API server asks about pods that ask for a sidecar, and about TrafficSplits in older
+//! versions, over TLS with a leaf of our own root. What is answered are pure functions ([`review`], [`convert`]); here
+//! are sockets, limits and the one side effect: the pod's namespace gets its roots before the pod needs them.
 //!
 //! Anybody in the cluster can connect here. That tells them no more than `gauze inject` does.
 
@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gauze_crds::traffic_split::CONVERT_PATH;
 use gauze_model::Code;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,7 +22,7 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
@@ -32,8 +33,10 @@ use crate::port::OwnCertificate;
 use crate::push::Push;
 use crate::readiness::{Readiness, Unready};
 use crate::settings::Settings;
+use convert::Converted;
 use review::{AskedBy, Reviewed};
 
+mod convert; // a ConversionReview in, one out
 mod review; // an AdmissionReview in, one out
 
 /// Connections open at once. API servers have one each; others wait in the kernel's queue.
@@ -48,6 +51,12 @@ const REVIEW_TIMEOUT: Duration = Duration::from_secs(1);
 const END_TIMEOUT: Duration = Duration::from_secs(4);
 /// Largest review that is read, in bytes: a pod is at most 3 MiB, the API server's own limit.
 const REVIEW_SIZE_MAX: usize = 4 * 1024 * 1024;
+/// Largest review of objects to convert, in bytes. API servers send one object at a time, and might send a whole list.
+const CONVERSION_SIZE_MAX: usize = 16 * 1024 * 1024;
+/// What all conversions may hold at once, in bytes of their reviews; others wait.
+const CONVERSIONS_MAX: usize = 2 * CONVERSION_SIZE_MAX;
+/// How long a conversion may wait and take to arrive: well below the 30 s that the API server waits.
+const CONVERSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,6 +67,17 @@ pub(crate) struct Webhook {
     pub(crate) push: Arc<Push>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trust: Trust,
+    pub(crate) conversions: Conversions,
+}
+
+/// Places for the bytes of all conversions.
+#[derive(Clone)]
+pub(crate) struct Conversions(Arc<Semaphore>);
+
+impl Default for Conversions {
+    fn default() -> Conversions {
+        Conversions(Arc::new(Semaphore::new(CONVERSIONS_MAX)))
+    }
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -72,7 +92,7 @@ impl Webhook {
     ) {
         let config = match tls(own) {
             Ok(config) => config,
-            Err(error) => return warn!(%error, "the injection webhook cannot be served"),
+            Err(error) => return warn!(%error, "the webhooks cannot be served"),
         };
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -129,15 +149,12 @@ impl Webhook {
         let asked_by = match (request.method(), request.uri().path()) {
             (&Method::POST, "/inject/pod") => AskedBy::Pod,
             (&Method::POST, "/inject/namespace") => AskedBy::Namespace,
-            _ => return text(StatusCode::NOT_FOUND, "POST /inject/pod or /inject/namespace"),
+            (&Method::POST, CONVERT_PATH) => return self.convert(request).await,
+            _ => return text(StatusCode::NOT_FOUND, "POST /inject/pod, /inject/namespace or /convert"),
         };
-        let body = Limited::new(request.into_body(), REVIEW_SIZE_MAX).collect();
-        let Ok(body) = timeout(REVIEW_TIMEOUT, body).await else {
-            return self.failed(StatusCode::REQUEST_TIMEOUT, "the review did not arrive in time");
-        };
-        let body = match body {
-            Ok(body) => body.to_bytes(),
-            Err(error) => return self.failed(StatusCode::BAD_REQUEST, error),
+        let body = match arrived(request, REVIEW_SIZE_MAX, REVIEW_TIMEOUT).await {
+            Ok(body) => body,
+            Err((status, problem)) => return self.failed(status, problem),
         };
         match review::review(&body, asked_by, &self.injector(), &random_word()) {
             Ok(reviewed) => self.reviewed(reviewed).await,
@@ -180,11 +197,64 @@ impl Webhook {
         }
     }
 
+    async fn convert(&self, request: Request<Incoming>) -> Answer {
+        // Without a length it may become as long as it may be.
+        let size = request.body().size_hint().exact().and_then(|size| u32::try_from(size).ok());
+        let size = size.unwrap_or(u32::MAX).clamp(1, CONVERSION_SIZE_MAX as u32);
+        let begun = Instant::now();
+        let place = timeout(CONVERSION_TIMEOUT, self.conversions.0.acquire_many(size)).await;
+        let left = CONVERSION_TIMEOUT.saturating_sub(begun.elapsed());
+        let Ok(_place) = place else {
+            return self
+                .not_converted(StatusCode::SERVICE_UNAVAILABLE, "too many others are being converted");
+        };
+        let converted = match arrived(request, CONVERSION_SIZE_MAX, left).await {
+            Ok(body) => convert::review(&body),
+            Err((status, problem)) => return self.not_converted(status, problem),
+        };
+        match converted {
+            Ok(converted) => self.converted(converted),
+            Err(error) => self.not_converted(StatusCode::BAD_REQUEST, error),
+        }
+    }
+
+    fn converted(&self, converted: Converted) -> Answer {
+        let Converted { objects, failure, answer } = converted;
+        self.metrics.conversions.with_label_values(&["converted"]).inc_by(objects as u64);
+        if let Some(failure) = failure {
+            // The API server hands the message on to its client.
+            self.metrics.conversions.with_label_values(&["failed"]).inc();
+            warn!(code = %Code::CONVERSION_FAILED, failure, "a TrafficSplit cannot be converted");
+        }
+        of(StatusCode::OK, "application/json", answer)
+    }
+
+    fn not_converted(&self, status: StatusCode, error: impl std::fmt::Display) -> Answer {
+        self.metrics.conversions.with_label_values(&["failed"]).inc();
+        let code = Code::CONVERSION_FAILED;
+        warn!(%code, %error, "cannot convert TrafficSplits");
+        text(status, format!("{error} ({code})"))
+    }
+
     fn failed(&self, status: StatusCode, error: impl std::fmt::Display) -> Answer {
         self.metrics.admissions.with_label_values(&["failed"]).inc();
         let code = Code::ADMISSION_UNREADABLE;
         warn!(%code, %error, "cannot review a pod");
         text(status, format!("{error} ({code})"))
+    }
+}
+
+/// The whole body, if it arrives within these limits.
+async fn arrived(
+    request: Request<Incoming>,
+    size_max: usize,
+    time: Duration,
+) -> Result<Bytes, (StatusCode, String)> {
+    let body = Limited::new(request.into_body(), size_max).collect();
+    match timeout(time, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err((StatusCode::BAD_REQUEST, error.to_string())),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the review did not arrive in time".to_owned())),
     }
 }
 

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use gauze_crds::traffic_split;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -14,7 +17,7 @@ use crate::cluster::replicas::Replicas;
 use crate::cluster::review::Reviewer;
 use crate::cluster::root::{NoRoot, RootSecret};
 use crate::cluster::trust::Trust;
-use crate::cluster::webhook::Webhook;
+use crate::cluster::webhook::{Conversions, Webhook};
 use crate::cluster::{Cluster, bundle};
 use crate::port::{AmongReplicas, OwnCertificate};
 use crate::readiness::Unready;
@@ -75,15 +78,18 @@ impl Kubernetes {
         tasks.spawn(freshness.keep());
         tasks.spawn(all.keep());
 
-        // Pods that ask for a sidecar.
+        // Pods that ask for a sidecar, and TrafficSplits of older versions.
         let names = Subject::Server(webhook_names(settings));
         let leaf = OwnCertificate::issue(Arc::clone(&authority), names, Arc::clone(metrics))?;
         tasks.spawn(Arc::clone(&leaf).keep());
         let configuration = settings.kubernetes.webhook_configuration.clone();
-        tasks.spawn(bundle::keep(cluster.clone(), configuration, authority.roots().to_owned()));
+        let roots = || authority.roots().to_owned();
+        tasks.spawn(bundle::keep::<MutatingWebhookConfiguration>(cluster.clone(), configuration, roots()));
+        let definition = traffic_split::NAME.to_owned();
+        tasks.spawn(bundle::keep::<CustomResourceDefinition>(cluster.clone(), definition, roots()));
         let (settings, push, metrics) = (settings.clone(), push.clone(), metrics.clone());
-        let injection = Webhook { settings, push, metrics, trust };
-        last.spawn(injection.serve(webhook, leaf, Arc::clone(readiness)));
+        let answering = Webhook { settings, push, metrics, trust, conversions: Conversions::default() };
+        last.spawn(answering.serve(webhook, leaf, Arc::clone(readiness)));
         Ok(Prepared { authority, tokens, own, replicas, updates, tasks, last })
     }
 }

@@ -179,7 +179,7 @@ REPLICA_SILENT 1315, "A replica of the control plane cannot be asked",
     "Its program was to be run in its pod (`pods/exec`) and gave no answer, so what it knows is missing in the result.",
     "The message says why: usually a permission that you lack, or a node whose kubelet the API server cannot reach.";
 
-// M20: injection of a pod.
+// M20: injection of a pod, and what else the API server asks of a webhook.
 INJECT_VALUE_UNKNOWN 2001, "The value of `gauze.dev/inject` is not understood",
     "The label or annotation is there, so the pod asks for something, and its value is neither `enabled` nor `disabled`. A pod is refused; a namespace counts as not labelled.",
     "Write `enabled` or `disabled`.";
@@ -217,7 +217,7 @@ ADMISSION_UNREADABLE 2012, "The injection webhook was asked something that it ca
     "What came is no AdmissionReview of version v1 about a pod that is created. The API server treats it as a failure of the webhook.",
     "Compare the MutatingWebhookConfiguration with the chart's: rules, `admissionReviewVersions` and paths.";
 BUNDLE_NOT_WRITTEN 2013, "The API server cannot be told by whom it knows the webhook",
-    "The `caBundle` of the MutatingWebhookConfiguration could not be read or written. Until it is there, pods that ask for a sidecar are refused.",
+    "The `caBundle` of the MutatingWebhookConfiguration, or of the definition of TrafficSplit, could not be read or written. Until it is there, pods that ask for a sidecar are refused, or TrafficSplits cannot be read and written in older versions than v1alpha4.",
     "The message names the reason: the object is missing (install the chart), has another name (`--webhook-configuration`), or may not be changed (RBAC).";
 INJECT_MISPLACED 2014, "The key `gauze.dev/inject` stands where it has no effect",
     "Pods are made from an object's template, and this label or annotation is the object's own; or it is an annotation of a namespace, by which the API server cannot select.",
@@ -225,6 +225,9 @@ INJECT_MISPLACED 2014, "The key `gauze.dev/inject` stands where it has no effect
 STATIC_POD 2015, "A static pod is not injected",
     "The pod asks for injection, and kubelet runs it from a file on the node. What the API server has is a mirror: a sidecar there would never run.",
     "Put the sidecar into the file with `gauze inject`, or run the pod as a DaemonSet.";
+CONVERSION_FAILED 2016, "A TrafficSplit cannot be converted to another version of SMI",
+    "A client asked for a TrafficSplit in another version than the one in which it is stored or was written, and a value of it means nothing; or what came is no ConversionReview of version v1. Objects that are stored stay as they are, and traffic is not concerned.",
+    "The message names the object and the field; correct it. If it names none, compare `spec.conversion` of the CustomResourceDefinition with the chart's.";
 
 // M21: what `gauze check` finds of pods.
 SIDECAR_MISSING 2101, "A pod should have a sidecar and has none",
