@@ -1,6 +1,7 @@
 //! `gauze-control-plane uninstall`: takes back what control planes have made in a cluster themselves and what therefore
 //! belongs to no Helm release: the roots in every namespace, the root Secret, the leader's Lease; and the pod that
-//! `helm test` leaves for its log. The chart runs it as a hook after it has deleted the control plane.
+//! `helm test` leaves for its log. The chart runs it as a hook after it has deleted the control plane; and before that,
+//! once, to stop the conversion of TrafficSplits ([`conversion`]).
 //!
 //! It never touches pods of users or custom resources, and no ConfigMap of the same name that is not ours.
 
@@ -17,8 +18,10 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
 use tokio::time::{Instant, sleep};
 
+mod conversion; // before the control plane goes
+
 /// Take back what control planes have made themselves in this cluster: the ConfigMaps `gauze-trust`, the root Secret,
-/// the Lease of the leader.
+/// the Lease of the leader. Before they go: stop the conversion of TrafficSplits.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "gauze-control-plane uninstall", max_term_width = 110)]
 pub struct UninstallSettings {
@@ -31,8 +34,13 @@ pub struct UninstallSettings {
     pub root_secret: Option<String>,
 
     /// Labels of the control plane's pods: nothing is done while one is left, since it would make all anew
-    #[arg(long, value_name = "KEY=VALUE,…")]
-    pub replicas: String,
+    #[arg(long, value_name = "KEY=VALUE,…", required_unless_present = "stop_conversion")]
+    pub replicas: Option<String>,
+
+    /// Only this, while control planes still run: serve TrafficSplits in the version in which they are stored, and in no
+    /// other
+    #[arg(long, conflicts_with_all = ["replicas", "root_secret"])]
+    pub stop_conversion: bool,
 
     /// Reach the cluster as this file says [default: as a pod does, or KUBECONFIG]
     #[arg(long, value_name = "FILE")]
@@ -84,7 +92,7 @@ pub fn command() -> Option<ExitCode> {
     })
 }
 
-/// Waits for the last replica to end, then deletes, and prints what it deleted. What is gone already is fine, so
+/// Stops conversion, or waits for the last replica to end and deletes, and prints what it deleted. What is gone already is fine, so
 /// it can be run again.
 ///
 /// # Errors
@@ -92,7 +100,11 @@ pub fn command() -> Option<ExitCode> {
 pub async fn run(settings: &UninstallSettings) -> Result<(), UninstallError> {
     let client = connect(settings).await.map_err(|error| UninstallError::Unreachable(error.to_string()))?;
     let namespace = &settings.system_namespace;
-    wait_for_the_end(&Api::namespaced(client.clone(), namespace), &settings.replicas).await?;
+    if settings.stop_conversion {
+        return conversion::stop(&client, namespace).await;
+    }
+    let replicas = settings.replicas.as_deref().unwrap_or_default();
+    wait_for_the_end(&Api::namespaced(client.clone(), namespace), replicas).await?;
     for map in trust(&Api::all(client.clone())).await? {
         let namespace = map.namespace().unwrap_or_default();
         delete::<ConfigMap>(&client, &namespace, TRUST).await?;
