@@ -155,14 +155,16 @@ impl Installed {
         seen.lines().map(ToOwned::to_owned).collect()
     }
 
-    /// Runs our own uninstall job as its ServiceAccount, as the hook of the chart says; there is no kubelet here.
-    async fn run_uninstall_hook(&self) -> String {
+    /// Runs one of our own hooks as its ServiceAccount, as the chart says; there is no kubelet here.
+    async fn run_hook(&self, name: &str) -> String {
         let hooks = self.helm(&["get", "hooks", "gauze"]).await;
-        let of_uninstall = |hook: &&str| hook.contains("name: gauze-uninstall");
         let (jobs, rights): (Vec<&str>, Vec<&str>) =
-            hooks.split("---\n").filter(of_uninstall).partition(|hook| hook.contains("kind: Job"));
+            hooks.split("---\n").partition(|hook| hook.contains("kind: Job"));
+        let rights: Vec<&str> =
+            rights.into_iter().filter(|hook| hook.contains("name: gauze-uninstall")).collect();
         self.server.apply(&rights.join("---\n")).await;
-        let job: Value = serde_saphyr::from_str(jobs[0]).expect("one Job");
+        let job = jobs.into_iter().find(|job| job.contains(&format!("name: {name}\n"))).expect("the Job");
+        let job: Value = serde_saphyr::from_str(job).expect("YAML");
         let container = &job["spec"]["template"]["spec"]["containers"][0];
         let kubeconfig = self.server.kubeconfig_for(SYSTEM, "gauze-uninstall").await;
         let mut command = std::process::Command::new(program("gauze-control-plane"));
@@ -220,10 +222,23 @@ async fn every_object_of_the_release_is_there(installed: &Installed) {
         ])
         .await;
     assert_eq!(established.lines().count(), 3, "{established}");
-    let split = installed.object("crd", "trafficsplits.split.smi-spec.io").await;
-    assert_eq!(split["spec"]["versions"].as_array().map(Vec::len), Some(1));
-    assert_eq!(split["spec"]["versions"][0]["name"], "v1alpha4");
-    assert_eq!(split["spec"]["conversion"]["strategy"], "None");
+    assert_eq!(
+        served(installed).await,
+        (
+            "Webhook".to_owned(),
+            vec!["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"].iter().map(ToString::to_string).collect()
+        )
+    );
+}
+
+/// How TrafficSplits are converted, and the versions in which they are served.
+async fn served(installed: &Installed) -> (String, Vec<String>) {
+    let definition = installed.object("crd", "trafficsplits.split.smi-spec.io").await;
+    assert_eq!(definition["status"]["storedVersions"], serde_json::json!(["v1alpha4"]));
+    let versions = definition["spec"]["versions"].as_array().expect("versions").iter();
+    let served = versions.filter(|version| version["served"] == true);
+    let names = served.map(|version| version["name"].as_str().expect("a name").to_owned()).collect();
+    (definition["spec"]["conversion"]["strategy"].as_str().expect("a text").to_owned(), names)
 }
 
 async fn an_upgrade_keeps_what_the_control_plane_wrote(installed: &Installed) {
@@ -290,7 +305,14 @@ async fn uninstalled_only_the_definitions_and_what_users_made_stay(installed: &I
     })
     .await;
     server.apply("{apiVersion: v1, kind: Pod, metadata: {name: gauze-check, namespace: gauze-system}, spec: {containers: [{name: check, image: check, securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}}]}}").await;
-    let said = installed.run_uninstall_hook().await;
+    let said = installed.run_hook("gauze-stop-conversion").await;
+    assert_eq!(
+        said,
+        "stopped conversion of CustomResourceDefinition trafficsplits.split.smi-spec.io; only v1alpha4 is served\n"
+    );
+    assert_eq!(served(installed).await, ("None".to_owned(), vec!["v1alpha4".to_owned()]));
+    assert_eq!(installed.run_hook("gauze-stop-conversion").await, "", "nothing is left to do");
+    let said = installed.run_hook("gauze-uninstall").await;
     assert_eq!(
         said,
         "deleted ConfigMap shop/gauze-trust\ndeleted Lease gauze-system/gauze-control-plane\n\
