@@ -6,6 +6,7 @@ mod cli; // `gauze` asks the installed mesh
 mod exposure; // what a stranger reaches
 mod injection; // what kubelet makes of injected pods
 mod install; // a user's day, from helm install to helm uninstall
+mod nothing_lost; // apps that come and go under mixed load
 mod outage; // a minute without control plane
 mod probes; // what kubelet learns of a dead app
 mod smoke; // the cluster can do what the rest relies on

@@ -2,8 +2,6 @@
 //! keeps a ledger, clients, and waiting for conditions. Nothing here knows the product's internals.
 
 pub(crate) mod apiserver;
-pub(crate) mod app;
-pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod enrolment;
 pub(crate) mod eventually;
@@ -11,7 +9,7 @@ pub(crate) mod faults;
 pub(crate) mod gateway_api;
 pub(crate) mod kube_mesh;
 pub(crate) mod kubernetes;
-pub(crate) mod load;
+pub(crate) mod ledgers;
 pub(crate) mod mesh;
 pub(crate) mod mortal;
 pub(crate) mod objects;
@@ -21,5 +19,5 @@ pub(crate) mod relay;
 pub(crate) mod tools;
 pub(crate) mod wire;
 
-pub(crate) use app::App;
 pub(crate) use eventually::eventually;
+pub(crate) use gauze_tests::{App, client, load};

@@ -70,6 +70,22 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// The same with the image of the tests' own program for pods.
+    pub(crate) async fn with_test_pods() -> Option<&'static Cluster> {
+        static LOADED: OnceCell<()> = OnceCell::const_new();
+        let cluster = Cluster::with_mesh().await?;
+        LOADED.get_or_init(|| cluster.load_test_pods()).await;
+        Some(cluster)
+    }
+
+    /// Loads the image of `gauze-test-pod`.
+    pub(crate) async fn load_test_pods(&self) {
+        let images = tempfile::tempdir().expect("a temporary folder");
+        for image in make_images("test-images.json", parent(&program("gauze-test-pod")), &images) {
+            self.load(&image).await;
+        }
+    }
+
     /// `helm upgrade --install --wait` with our images and these values.
     pub(crate) async fn install(&self, values: &[&str]) {
         let image = [

@@ -1,25 +1,17 @@
 //! An app as a process of its own, to be killed and started again. Its ledger is a file, so that it outlives the
 //! app: what was written when the app was killed is there. The process is this test binary, run once more.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use gauze_tests::server::{Came, Open, Server, read_ledger};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::eventually::{PATIENCE, eventually, within};
@@ -36,9 +28,6 @@ pub(crate) enum End {
     /// It closes its listener and its connections when they are idle, and lives on.
     Deaf,
 }
-
-/// How far requests came, by id: how often their heads were read, how often they were executed.
-pub(crate) type Came = BTreeMap<String, (usize, usize)>;
 
 /// An app that can be killed; ends when dropped.
 pub(crate) struct Mortal {
@@ -111,17 +100,7 @@ impl Mortal {
 
     /// What all its lives received.
     pub(crate) fn came(&self) -> Came {
-        let text = fs::read_to_string(ledger_file(self.folder.path())).unwrap_or_default();
-        let mut came = Came::new();
-        for line in text.lines() {
-            let (what, id) = line.split_once(' ').expect("a line of the ledger");
-            let times = came.entry(id.to_owned()).or_default();
-            match what {
-                "arrived" => times.0 += 1,
-                _ => times.1 += 1,
-            }
-        }
-        came
+        read_ledger(&fs::read_to_string(ledger_file(self.folder.path())).unwrap_or_default())
     }
 }
 
@@ -158,72 +137,34 @@ fn as_a_process() {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(1);
     });
-    let ledger = File::options().create(true).append(true).open(ledger).expect("the ledger");
+    let server = Server::new("mortal", Path::new(&ledger), Duration::ZERO);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(live(address.parse().expect("an address"), Arc::new(ledger)));
+    runtime.block_on(live(address.parse().expect("an address"), server));
 }
 
-async fn live(address: SocketAddr, ledger: Arc<File>) {
+async fn live(address: SocketAddr, server: Arc<Server>) {
     let on = |kind| signal(kind).expect("a signal of Unix");
     let mut ended = on(SignalKind::terminate());
     let mut told = [on(SignalKind::user_defined1()), on(SignalKind::user_defined2())];
     loop {
-        let open = GracefulShutdown::new();
+        let mut open = Open::default();
         let listener = listen(address).await;
         let is_over = tokio::select! {
-            () = accept(listener, &ledger, &open) => true,
+            () = server.accept(&listener, &mut open) => true,
             _ = ended.recv() => true,
             _ = told[0].recv() => false,
         };
+        server.close(listener, &mut open);
         if is_over {
-            return open.shutdown().await;
+            return open.end().await;
         }
         deaf(open, &mut told[1]).await;
     }
 }
 
 /// Without listener, its connections ending one after another, until it is told to listen.
-async fn deaf(open: GracefulShutdown, listen: &mut Signal) {
-    let ending = tokio::spawn(open.shutdown());
+async fn deaf(open: Open, listen: &mut Signal) {
+    let ending = tokio::spawn(open.end());
     listen.recv().await;
     drop(ending); // it goes on
-}
-
-async fn accept(listener: TcpListener, ledger: &Arc<File>, open: &GracefulShutdown) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let _ = stream.set_nodelay(true);
-        let ledger = ledger.clone();
-        let service = service_fn(move |request| answer(request, ledger.clone()));
-        let server = auto::Builder::new(TokioExecutor::new());
-        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-        tokio::spawn(open.watch(connection));
-    }
-}
-
-/// Echoes the body; each step is in the ledger before the next begins.
-async fn answer(
-    request: Request<Incoming>,
-    ledger: Arc<File>,
-) -> Result<Response<http_body_util::combinators::BoxBody<Bytes, Infallible>>, Infallible> {
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let (id, is_grpc) = (header("x-id").to_owned(), header("content-type") == "application/grpc");
-    note(&ledger, "arrived", &id);
-    let body = request.into_body().collect().await.map(|body| body.to_bytes());
-    let Ok(body) = body else { return Ok(Response::new(Full::default().boxed())) };
-    note(&ledger, "executed", &id);
-    if !is_grpc {
-        return Ok(Response::new(Full::new(body).boxed()));
-    }
-    let trailers =
-        HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
-    let mut response =
-        Response::new(Full::new(body).with_trailers(async move { Some(Ok(trailers)) }).boxed());
-    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-    Ok(response)
-}
-
-fn note(mut ledger: &File, what: &str, id: &str) {
-    // One write of one line: it is there whole, or not at all.
-    ledger.write_all(format!("{what} {id}\n").as_bytes()).expect("the ledger can be written");
 }

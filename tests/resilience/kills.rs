@@ -1,7 +1,9 @@
-use crate::harness::client::Answer;
-use crate::harness::load::{Load, MIXED, Outcome, Report};
+use gauze_tests::server::Came;
+
+use crate::harness::client::Protocol;
+use crate::harness::load::{Callee, Load, MIXED, Outcome, Report, Told};
 use crate::harness::mesh::{Mesh, Sidecar, SidecarOptions};
-use crate::harness::mortal::{Came, End, Mortal};
+use crate::harness::mortal::{End, Mortal};
 use crate::resilience::{pod, pod_at};
 
 /// How often an app is killed each way.
@@ -24,7 +26,7 @@ struct Shop {
 /// Every second request meets the app that is away: nothing is learnt from failures, so that each kill counts, and
 /// the budget allows that many retries. What is retried is the default: what did not reach the app.
 const POLICY: &str = "apiVersion: gauze.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: cart, namespace: shop}\nspec:\n  \
-                      targetRefs: [{group: '', kind: Service, name: cart}]\n  balance: {type: RoundRobin}\n  \
+                      targetRefs: [{group: '', kind: Service, name: cart}, {group: '', kind: Service, name: lines}]\n  balance: {type: RoundRobin}\n  \
                       outlierDetection: {consecutiveGatewayFailure: 0}\n  retryBudget: {percent: 100}\n";
 
 impl Shop {
@@ -33,15 +35,22 @@ impl Shop {
         let apps = [Mortal::start().await, Mortal::start().await];
         let carts =
             [pod(&mesh, "cart-0", apps[0].address).await, pod(&mesh, "cart-1", apps[1].address).await];
-        let service = mesh.service_address();
-        mesh.service("cart", service, "http", &[&carts[0], &carts[1]]);
+        let dials = [mesh.service_address(), mesh.service_address()];
+        mesh.service("cart", dials[0], "http", &[&carts[0], &carts[1]]);
+        mesh.service("lines", dials[1], "tcp", &[&carts[0], &carts[1]]);
         mesh.apply("policy.yaml", POLICY);
-        let options = SidecarOptions { dials: &[service], ..Default::default() };
+        let options = SidecarOptions { dials: &dials, ..Default::default() };
         let web = mesh.pod("web-0", "web", None, options).await;
         for sidecar in carts.iter().chain([&web]) {
             sidecar.ready().await;
         }
         Shop { apps, web, carts, mesh }
+    }
+
+    /// `cart`, as the app of `web` dials it.
+    fn callee(&self) -> Callee {
+        let [requests, lines] = self.web.outbound[..] else { unreachable!("two are dialled") };
+        Callee { requests, lines, host: "cart".to_owned() }
     }
 
     /// Kills a pod as a node does that loses its power: sidecar and app at once.
@@ -73,7 +82,7 @@ async fn an_app_killed_fifty_times_each_way_loses_nothing_that_did_not_reach_it_
     let mut shop = Shop::start().await;
     let mut wrong = Vec::new();
     for how in [End::Killed, End::Terminated, End::Deaf] {
-        let load = Load::start_as(&MIXED, &format!("{how:?}"), shop.web.outbound[0], "cart", RATE);
+        let load = Load::start_as(&MIXED, &format!("{how:?}"), &shop.callee(), RATE);
         for round in 0..TIMES {
             let app = &mut shop.apps[round % 2];
             app.end(how).await;
@@ -89,7 +98,7 @@ async fn an_app_killed_fifty_times_each_way_loses_nothing_that_did_not_reach_it_
 #[tokio::test]
 async fn a_pod_killed_with_its_sidecar_loses_nothing_that_did_not_reach_it_and_nothing_runs_twice() {
     let mut shop = Shop::start().await;
-    let load = Load::start_as(&MIXED, "pod", shop.web.outbound[0], "cart", RATE);
+    let load = Load::start_as(&MIXED, "pod", &shop.callee(), RATE);
     for round in 0..PODS {
         shop.kill_pod(round % 2).await;
         load.send_more(MEANWHILE).await;
@@ -100,30 +109,20 @@ async fn a_pod_killed_with_its_sidecar_loses_nothing_that_did_not_reach_it_and_n
     assert!(wrong.is_empty(), "{} were lost, doubled or misreported: {wrong:#?}", wrong.len());
 }
 
-/// What a caller was told of its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    /// The right answer.
-    Answer,
-    /// The app ended before it answered, and may have seen the request.
-    Reset,
-    /// An answer that began and did not come to its end.
-    BrokenOff,
-    /// Anything else.
-    Other,
-}
-
 /// Prints what became of all requests, and returns what must not be.
 fn judge(how: &str, report: &Report, came: &Came) -> Vec<String> {
     let (mut answered, mut reported, mut unread, mut wrong) = (0, 0, 0, Vec::new());
     for outcome in &report.outcomes {
         let times = came.get(&outcome.id).copied().unwrap_or_default();
-        match (told(outcome), times) {
+        let told = outcome.told();
+        let is_reset = told == Told::Refused("M3010".to_owned()) || is_line_broken_off(outcome, &told);
+        match (told, times) {
             (Told::Answer, (1, 1)) => answered += 1,
-            (Told::Reset | Told::BrokenOff, (1, _)) => reported += 1,
+            (Told::Refused(_), (1, _)) if is_reset => reported += 1,
+            (Told::BrokenOff, (1, _)) => reported += 1,
             // It lay in the socket of an app that died before it read it: nobody else can know that.
-            (Told::Reset, (0, 0)) => unread += 1,
-            (_, times) => wrong.push(format!("{}: {times:?}, {}", outcome.id, text(outcome))),
+            (_, (0, 0)) if is_reset => unread += 1,
+            (_, times) => wrong.push(format!("{}: {times:?}, {}", outcome.id, outcome.text())),
         }
     }
     println!(
@@ -135,27 +134,7 @@ fn judge(how: &str, report: &Report, came: &Came) -> Vec<String> {
     wrong
 }
 
-fn told(outcome: &Outcome) -> Told {
-    match &outcome.answer {
-        Ok(answer) if answer.status == 200 && answer.text() == outcome.body && is_fine(answer) => {
-            Told::Answer
-        }
-        Ok(answer) if answer.code() == "M3010" => Told::Reset,
-        Ok(_) => Told::Other,
-        Err(_) => Told::BrokenOff,
-    }
-}
-
-/// gRPC says in trailers that all is well; nobody else has any.
-fn is_fine(answer: &Answer) -> bool {
-    let status = answer.headers.get("grpc-status");
-    let status = status.or_else(|| answer.trailers.as_ref()?.get("grpc-status"));
-    status.is_none_or(|status| status == "0")
-}
-
-fn text(outcome: &Outcome) -> String {
-    match &outcome.answer {
-        Ok(answer) => format!("{} {} {}", answer.status, answer.code(), answer.text()),
-        Err(error) => error.clone(),
-    }
+/// All that can be said of a line is that its connection ended.
+fn is_line_broken_off(outcome: &Outcome, told: &Told) -> bool {
+    outcome.protocol == Protocol::Opaque && *told == Told::BrokenOff
 }

@@ -1,4 +1,4 @@
-//! HTTP clients over one connection each: HTTP/1.1, HTTP/2 and gRPC, whole answers in one value.
+//! Clients over one connection each: HTTP/1.1, HTTP/2, gRPC and lines, whole answers in one value.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,22 +8,27 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::lines::Lines;
 
 /// No answer takes longer in a test that is well.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Protocol {
     Http1,
     Http2,
     Grpc,
+    /// [`super::lines`].
+    Opaque,
 }
 
 /// A whole answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -32,30 +37,34 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// Which app answered.
-    pub(crate) fn app(&self) -> &str {
+    pub fn app(&self) -> &str {
         self.headers.get("x-app").and_then(|name| name.to_str().ok()).unwrap_or("")
     }
 
     /// The code of a refusal by a proxy.
-    pub(crate) fn code(&self) -> &str {
+    pub fn code(&self) -> &str {
         self.headers.get("gauze-error").and_then(|code| code.to_str().ok()).unwrap_or("")
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 /// One connection.
-pub(crate) enum Client {
+pub enum Client {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
+    Opaque(Lines),
 }
 
 impl Client {
     /// # Errors
     /// The connection or its handshake fails.
-    pub(crate) async fn connect(protocol: Protocol, address: SocketAddr) -> anyhow::Result<Client> {
+    pub async fn connect(protocol: Protocol, address: SocketAddr) -> anyhow::Result<Client> {
+        if protocol == Protocol::Opaque {
+            return Ok(Client::Opaque(timeout(DEADLINE, Lines::connect(address)).await??));
+        }
         let stream = timeout(DEADLINE, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
         let stream = TokioIo::new(stream);
@@ -73,11 +82,14 @@ impl Client {
     ///
     /// # Errors
     /// The connection breaks, the answer breaks off, or nothing comes in time.
-    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         timeout(DEADLINE, self.exchange(request)).await?
     }
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        if let Client::Opaque(lines) = self {
+            return ask(lines, request).await;
+        }
         let response = self.begin(request).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?;
@@ -89,7 +101,7 @@ impl Client {
     ///
     /// # Errors
     /// The connection breaks, or nothing comes in time.
-    pub(crate) async fn begin(
+    pub async fn begin(
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
@@ -97,30 +109,44 @@ impl Client {
             match self {
                 Client::Http1(sender) => {
                     sender.ready().await?;
-                    sender.send_request(request).await
+                    Ok(sender.send_request(request).await?)
                 }
                 Client::Http2(sender) => {
                     sender.ready().await?;
-                    sender.send_request(request).await
+                    Ok(sender.send_request(request).await?)
                 }
+                Client::Opaque(_) => anyhow::bail!("a line has no head"),
             }
         };
-        Ok(timeout(DEADLINE, response).await??)
+        timeout(DEADLINE, response).await?
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         match self {
             Client::Http1(sender) => sender.is_closed(),
             Client::Http2(sender) => sender.is_closed(),
+            Client::Opaque(lines) => lines.is_closed(),
         }
     }
 }
 
+/// The request's id and body as a line; its answer as a response.
+async fn ask(lines: &mut Lines, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    let (head, body) = request.into_parts();
+    let id = head.headers.get("x-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let body = String::from_utf8(body.collect().await?.to_bytes().into())?;
+    let answer = lines.ask(id, &body).await?;
+    anyhow::ensure!(answer.id == id, "{} was answered instead", answer.id);
+    let app = [(HeaderName::from_static("x-app"), HeaderValue::try_from(answer.app)?)];
+    let headers = HeaderMap::from_iter(app);
+    Ok(Answer { status: StatusCode::OK, headers, body: answer.body.into(), trailers: None })
+}
+
 /// A request as these tests send it: `x-id` names it in the ledger.
-pub(crate) fn request(protocol: Protocol, host: &str, path: &str, id: &str) -> Request<Full<Bytes>> {
+pub fn request(protocol: Protocol, host: &str, path: &str, id: &str) -> Request<Full<Bytes>> {
     let builder = Request::builder().header("x-id", id);
     let request = match protocol {
-        Protocol::Http1 => builder.uri(path).header("host", host).body(Full::default()),
+        Protocol::Http1 | Protocol::Opaque => builder.uri(path).header("host", host).body(Full::default()),
         Protocol::Http2 => builder.uri(format!("http://{host}{path}")).body(Full::default()),
         Protocol::Grpc => builder
             .method(Method::POST)
@@ -133,7 +159,7 @@ pub(crate) fn request(protocol: Protocol, host: &str, path: &str, id: &str) -> R
 }
 
 /// The same with one more header.
-pub(crate) fn with_header(
+pub fn with_header(
     mut request: Request<Full<Bytes>>,
     name: &'static str,
     value: &'static str,
@@ -143,14 +169,14 @@ pub(crate) fn with_header(
 }
 
 /// The same as a POST with this body.
-pub(crate) fn with_body(mut request: Request<Full<Bytes>>, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+pub fn with_body(mut request: Request<Full<Bytes>>, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     *request.method_mut() = Method::POST;
     *request.body_mut() = Full::new(body.into());
     request
 }
 
 /// gRPC's length-prefixed message, uncompressed.
-pub(crate) fn grpc_message(payload: &[u8]) -> Bytes {
+pub fn grpc_message(payload: &[u8]) -> Bytes {
     let mut message = vec![0];
     message.extend_from_slice(&u32::try_from(payload.len()).expect("a small message").to_be_bytes());
     message.extend_from_slice(payload);
@@ -158,7 +184,7 @@ pub(crate) fn grpc_message(payload: &[u8]) -> Bytes {
 }
 
 /// One request over a connection of its own.
-pub(crate) async fn call(
+pub async fn call(
     protocol: Protocol,
     address: SocketAddr,
     host: &str,

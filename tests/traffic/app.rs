@@ -1,4 +1,4 @@
-//! An app that answers what it was asked and keeps a ledger of it: HTTP/1.1, HTTP/2 and gRPC on one port.
+//! An app that answers what it was asked and keeps a ledger of it: HTTP/1.1, HTTP/2, gRPC and lines on one port.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,11 +13,14 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+
+use super::lines;
 
 /// What the app received of one request.
 #[derive(Clone, Debug)]
-pub(crate) struct Received {
+pub struct Received {
     pub method: http::Method,
     pub target: String,
     pub version: Version,
@@ -35,8 +38,27 @@ struct Books {
     status: Option<StatusCode>,
 }
 
+const OPEN: &str = "no test panics with the books open";
+
+impl Books {
+    /// Of a line there is nothing to keep but that it came.
+    fn note(&mut self, what: &str, id: &str) {
+        if what != "executed" {
+            return;
+        }
+        let line = Received {
+            method: http::Method::CONNECT,
+            target: String::new(),
+            version: Version::HTTP_09,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        self.received.entry(id.to_owned()).or_default().push(line);
+    }
+}
+
 /// A running app; ends when dropped.
-pub(crate) struct App {
+pub struct App {
     pub address: SocketAddr,
     books: Arc<Mutex<Books>>,
     task: AbortHandle,
@@ -44,12 +66,12 @@ pub(crate) struct App {
 
 impl App {
     /// Listens on a free port of the loopback.
-    pub(crate) async fn start(name: &str) -> App {
+    pub async fn start(name: &str) -> App {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         App::serve(name, listener)
     }
 
-    pub(crate) fn serve(name: &str, listener: TcpListener) -> App {
+    pub fn serve(name: &str, listener: TcpListener) -> App {
         let address = listener.local_addr().expect("it is bound");
         let books = Arc::new(Mutex::new(Books::default()));
         let task = tokio::spawn(accept(listener, name.to_owned(), books.clone())).abort_handle();
@@ -57,37 +79,37 @@ impl App {
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().expect("no test panics with the books open")
+        self.books.lock().expect(OPEN)
     }
 
     /// How many requests came whose `x-id` starts so.
-    pub(crate) fn count(&self, prefix: &str) -> usize {
+    pub fn count(&self, prefix: &str) -> usize {
         let books = self.books();
         books.received.iter().filter(|(id, _)| id.starts_with(prefix)).map(|(_, all)| all.len()).sum()
     }
 
     /// Every time that the request with this `x-id` came.
-    pub(crate) fn received(&self, id: &str) -> Vec<Received> {
+    pub fn received(&self, id: &str) -> Vec<Received> {
         self.books().received.get(id).cloned().unwrap_or_default()
     }
 
     /// All ids, with how often each came.
-    pub(crate) fn ids(&self) -> BTreeMap<String, usize> {
+    pub fn ids(&self) -> BTreeMap<String, usize> {
         self.books().received.iter().map(|(id, all)| (id.clone(), all.len())).collect()
     }
 
     /// Every answer takes so long from now on.
-    pub(crate) fn be_slow(&self, delay: Duration) {
+    pub fn be_slow(&self, delay: Duration) {
         self.books().delay = delay;
     }
 
     /// Every answer has this status from now on.
-    pub(crate) fn answer_with(&self, status: u16) {
+    pub fn answer_with(&self, status: u16) {
         self.books().status = Some(StatusCode::from_u16(status).expect("a status"));
     }
 
     /// How many connections it accepted so far.
-    pub(crate) fn connections(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.books().connections
     }
 }
@@ -102,7 +124,7 @@ async fn accept(listener: TcpListener, name: String, books: Arc<Mutex<Books>>) {
     let mut connections = JoinSet::new(); // dropped with this task, and all connections with it
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        books.lock().expect("no test panics with the books open").connections += 1;
+        books.lock().expect(OPEN).connections += 1;
         connections.spawn(serve_connection(stream, name.clone(), books.clone()));
         while connections.try_join_next().is_some() {}
     }
@@ -110,6 +132,13 @@ async fn accept(listener: TcpListener, name: String, books: Arc<Mutex<Books>>) {
 
 async fn serve_connection(stream: TcpStream, name: String, books: Arc<Mutex<Books>>) {
     let _ = stream.set_nodelay(true);
+    let mut first = [0];
+    if stream.peek(&mut first).await.is_ok_and(|read| read > 0) && lines::is_opaque(first[0]) {
+        let (_end, ending) = watch::channel(false);
+        let _ =
+            lines::serve(stream, &name, ending, |what, id| books.lock().expect(OPEN).note(what, id)).await;
+        return;
+    }
     let service = hyper::service::service_fn(move |request| {
         let (name, books) = (name.clone(), books.clone());
         async move { Ok::<_, Infallible>(answer(request, &name, &books).await) }
@@ -136,7 +165,7 @@ async fn answer(request: Request<Incoming>, name: &str, books: &Mutex<Books>) ->
     let is_grpc = received.headers.get("content-type").is_some_and(|kind| kind == "application/grpc");
     let id = received.headers.get("x-id").and_then(|id| id.to_str().ok()).unwrap_or("").to_owned();
     let (delay, status) = {
-        let books = books.lock().expect("no test panics with the books open");
+        let books = books.lock().expect(OPEN);
         (books.delay, books.status)
     };
     if !delay.is_zero() {
@@ -150,7 +179,7 @@ async fn answer(request: Request<Incoming>, name: &str, books: &Mutex<Books>) ->
         *response.status_mut() = status;
     }
     response.headers_mut().insert("x-app", HeaderValue::from_str(name).expect("a plain name"));
-    books.lock().expect("no test panics with the books open").received.entry(id).or_default().push(received);
+    books.lock().expect(OPEN).received.entry(id).or_default().push(received);
     response
 }
 
