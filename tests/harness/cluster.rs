@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kube::config::Kubeconfig;
-use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use super::apiserver::output;
@@ -56,7 +55,7 @@ impl Cluster {
             Err(_) => Cluster::Own(own().await?),
         };
         let images = tempfile::tempdir().expect("a temporary folder");
-        for image in make_images("images.json", parent(&programs), &images) {
+        for image in make_images("images.json", parent(&programs), images.path()) {
             cluster.load(&image).await;
         }
         Some(cluster)
@@ -132,6 +131,11 @@ impl Cluster {
         };
         let [gauze, kubeconfig] = [&gauze, &kubeconfig].map(|path| path.to_str().expect("a path of text"));
         self.with_kubeconfig(gauze, &[arguments, &["--kubeconfig", kubeconfig]].concat(), "").await
+    }
+
+    /// What a program printed that reads `KUBECONFIG` and asks the API server, or its complaint.
+    pub(crate) async fn ask(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
+        self.with_kubeconfig(program, arguments, "").await
     }
 
     /// Applies these documents.
@@ -295,7 +299,7 @@ async fn own() -> Option<Kubernetes> {
         return skip("a cluster of our own needs root; GAUZE_TEST_KUBECONFIG names one of kind or k3d");
     }
     let images = tempfile::tempdir().expect("a temporary folder");
-    let made = make_images("node-images.json", parent(&tools.path_of("coredns")), &images);
+    let made = make_images("node-images.json", parent(&tools.path_of("coredns")), images.path());
     let kubernetes = Kubernetes::start(tools, "cluster").await;
     for image in made {
         kubernetes.order(&format!("load {}", image.display())).await;
@@ -314,16 +318,16 @@ fn on_node(kubernetes: &Kubernetes, arguments: &[&str]) -> Command {
     command
 }
 
-/// Makes the images of a list in `tests/rig` from the programs in this folder.
-fn make_images(list: &str, programs: &Path, out: &TempDir) -> Vec<PathBuf> {
+/// Makes the images of a list in `tests/rig` from the programs in this folder, and nothing else, into another.
+pub(crate) fn make_images(list: &str, programs: &Path, out: &Path) -> Vec<PathBuf> {
     let rig = repository().join("tests/rig");
     let made = Command::new("python3")
         .arg(rig.join("image.py"))
-        .args([&rig.join(list), programs, out.path()])
+        .args([&rig.join(list), programs, out])
         .status()
         .expect("python3 runs");
     assert!(made.success(), "the images of {list} are not made");
-    let files = std::fs::read_dir(out.path()).expect("it was written");
+    let files = std::fs::read_dir(out).expect("it was written");
     files.map(|entry| entry.expect("it can be read").path()).collect()
 }
 

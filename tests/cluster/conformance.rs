@@ -1,0 +1,105 @@
+//! The Gateway API's own conformance suite for meshes, as upstream releases it, against the mesh under test. What it asks
+//! is in `docs/conformance/options.yaml`, and what it answers beside it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::harness::cluster::{Cluster, demo_app, make_images};
+use crate::harness::objects;
+use crate::harness::programs::repository;
+use crate::harness::tools::Tools;
+
+/// All mesh tests of the suite's release. A new release's are added here: none comes, goes or is skipped unseen.
+const TESTS: [&str; 22] = [
+    "MeshBasic",
+    "MeshConsumerRoute",
+    "MeshFrontend",
+    "MeshFrontendHostname",
+    "MeshGRPCRouteWeight",
+    "MeshHTTPRoute303Redirect",
+    "MeshHTTPRoute307Redirect",
+    "MeshHTTPRoute308Redirect",
+    "MeshHTTPRouteBackendRequestHeaderModifier",
+    "MeshHTTPRouteMatching",
+    "MeshHTTPRouteNamedRule",
+    "MeshHTTPRouteQueryParamMatching",
+    "MeshHTTPRouteRedirectHostAndStatus",
+    "MeshHTTPRouteRedirectPath",
+    "MeshHTTPRouteRedirectPort",
+    "MeshHTTPRouteRequestHeaderModifier",
+    "MeshHTTPRouteRewritePath",
+    "MeshHTTPRouteSchemeRedirect",
+    "MeshHTTPRouteSimpleSameNamespace",
+    "MeshHTTPRouteWeight",
+    "MeshPorts",
+    "MeshTrafficSplit",
+];
+
+/// What the suite waits for a ready pod in, and only makes itself where a gateway is tested.
+const EXPECTED_NAMESPACES: [&str; 2] = ["gateway-conformance-app-backend", "gateway-conformance-web-backend"];
+
+const REPORT: &str = "docs/conformance/v1.6/gauze/experimental-v0.1.0-default-report.yaml";
+
+#[tokio::test]
+async fn the_mesh_passes_every_mesh_test_of_the_gateway_apis_conformance_suite() {
+    let Some(tools) = Tools::find(&["gateway-conformance", "echo-advanced"]) else { return };
+    let Some(cluster) = Cluster::with_gateway_api().await else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    prepare(cluster, &tools, folder.path()).await;
+    let report = folder.path().join("report.yaml");
+    let said = run(cluster, &tools, &report).await;
+    let expected = TESTS.map(ToOwned::to_owned).into();
+    assert_eq!(passed(&said), expected, "{said}");
+    let made = std::fs::read_to_string(&report).expect("the suite writes it");
+    let kept = std::fs::read_to_string(repository().join(REPORT)).unwrap_or_default();
+    assert_eq!(undated(&made), undated(&kept), "{REPORT} is not what the suite makes:\n{made}");
+}
+
+/// The image of the suite's pods, and the pods that it expects.
+async fn prepare(cluster: &Cluster, tools: &Tools, folder: &Path) {
+    let echo = tools.path_of("echo-advanced");
+    for image in make_images("conformance-images.json", &echo, folder) {
+        cluster.load(&image).await;
+    }
+    for namespace in EXPECTED_NAMESPACES {
+        let yaml = objects::namespace(namespace, &[]) + &demo_app(namespace, "placeholder", &[]);
+        cluster.apply(&yaml).await;
+    }
+}
+
+/// All that the suite says.
+///
+/// # Panics
+/// If it fails.
+async fn run(cluster: &Cluster, tools: &Tools, report: &Path) -> String {
+    let suite = tools.path_of("gateway-conformance");
+    let options = repository().join("docs/conformance/options.yaml");
+    let arguments = [
+        "-test.v".to_owned(),
+        "-test.timeout=20m".to_owned(),
+        format!("-conformance-options-file={}", options.display()),
+        format!("-report-output={}", report.display()),
+    ];
+    let suite = suite.to_str().expect("a path of text");
+    let said = cluster.ask(suite, &arguments.each_ref().map(String::as_str)).await;
+    said.unwrap_or_else(|said| panic!("the suite fails:\n{said}"))
+}
+
+/// The names of the suite's tests that passed: a skipped one did not.
+fn passed(said: &str) -> BTreeSet<String> {
+    let names = said.lines().filter_map(|line| line.strip_prefix("    --- PASS: TestConformance/"));
+    names.map(|rest| rest.split(' ').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// A report without the time of its run.
+fn undated(report: &str) -> Vec<&str> {
+    report.lines().filter(|line| !line.starts_with("date: ")).collect()
+}
+
+#[test]
+fn only_what_passed_counts_and_neither_a_part_of_a_test_nor_a_skipped_one() {
+    let said = "--- PASS: TestConformance (1.00s)\n    --- PASS: TestConformance/MeshBasic (0.20s)\n        \
+                --- PASS: TestConformance/MeshBasic/GET (0.10s)\n    --- SKIP: TestConformance/MeshPorts (0.00s)\n";
+    assert_eq!(passed(said), BTreeSet::from(["MeshBasic".to_owned()]));
+    assert_eq!(undated("a: 1\ndate: \"now\"\nb: 2\n"), ["a: 1", "b: 2"]);
+}
