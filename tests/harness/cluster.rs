@@ -80,7 +80,7 @@ impl Cluster {
     /// Loads the image of `gauze-test-pod`.
     pub(crate) async fn load_test_pods(&self) {
         let images = tempfile::tempdir().expect("a temporary folder");
-        for image in make_images("test-images.json", parent(&program("gauze-test-pod")), &images) {
+        for image in make_images("test-images.json", parent(&program("gauze-test-pod")), images.path()) {
             self.load(&image).await;
         }
     }
@@ -318,7 +318,7 @@ fn on_node(kubernetes: &Kubernetes, arguments: &[&str]) -> Command {
     command
 }
 
-/// Makes the images of a list in `tests/rig` from the programs in this folder, and nothing else, into another.
+/// Makes the images of a list in `tests/rig` from the programs in this folder, into an empty one.
 pub(crate) fn make_images(list: &str, programs: &Path, out: &Path) -> Vec<PathBuf> {
     let rig = repository().join("tests/rig");
     let made = Command::new("python3")
