@@ -3,6 +3,7 @@
 
 mod chart; // what Helm installs, changes and takes back
 mod cli; // what `gauze` finds in a cluster, and says when it may not look
+mod conversion; // TrafficSplits of every version, by our webhook
 mod identity; // who gets a certificate, and where the root lies
 mod injection; // pods that ask for a sidecar
 mod rbac; // what the control plane may do, and that it needs all of it
