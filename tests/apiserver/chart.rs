@@ -12,6 +12,8 @@ use crate::harness::eventually::holds;
 use crate::harness::programs::{program, repository};
 use crate::harness::tools::Tools;
 
+mod definition; // of TrafficSplit: its versions and who converts them
+
 pub(super) const SYSTEM: &str = "gauze-system";
 
 fn chart() -> String {
@@ -106,11 +108,13 @@ async fn values_reach_the_objects_that_they_are_about() {
     ] {
         assert!(rendered.contains(expected), "`{expected}` is not in:\n{rendered}");
     }
-    for unexpected in ["trafficsplits.split.smi-spec.io", "resource-policy", "replicas: 2"] {
+    for unexpected in ["name: trafficsplits.split.smi-spec.io", "resource-policy", "replicas: 2"] {
         assert!(!rendered.contains(unexpected), "`{unexpected}` is rendered");
     }
-    let hook = rendered.split("---").find(|object| object.contains("kind: Job")).expect("the uninstall hook");
-    assert!(!hook.contains("--root-secret"), "a Secret that is the user's is left alone:\n{hook}");
+    let hooks: Vec<&str> = rendered.split("---").filter(|object| object.contains("kind: Job")).collect();
+    assert_eq!(hooks.len(), 2, "{hooks:?}");
+    let named = hooks.iter().any(|hook| hook.contains("--root-secret"));
+    assert!(!named, "a Secret that is the user's is left alone:\n{hooks:?}");
 }
 
 /// A server with the chart installed in a namespace that enforces the Pod Security level `restricted`.
@@ -192,7 +196,9 @@ async fn an_installation_is_changed_changed_back_and_taken_away_and_only_the_def
     let Some(installed) = Installed::start().await else { return };
     every_object_of_the_release_is_there(&installed).await;
     an_upgrade_keeps_what_the_control_plane_wrote(&installed).await;
+    definition::an_upgrade_keeps_its_bundle_and_brings_versions_that_it_lacked(&installed).await;
     uninstalled_only_the_definitions_and_what_users_made_stay(&installed).await;
+    definition::a_new_installation_brings_all_versions_back(&installed).await;
 }
 
 async fn every_object_of_the_release_is_there(installed: &Installed) {
@@ -222,23 +228,7 @@ async fn every_object_of_the_release_is_there(installed: &Installed) {
         ])
         .await;
     assert_eq!(established.lines().count(), 3, "{established}");
-    assert_eq!(
-        served(installed).await,
-        (
-            "Webhook".to_owned(),
-            vec!["v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"].iter().map(ToString::to_string).collect()
-        )
-    );
-}
-
-/// How TrafficSplits are converted, and the versions in which they are served.
-async fn served(installed: &Installed) -> (String, Vec<String>) {
-    let definition = installed.object("crd", "trafficsplits.split.smi-spec.io").await;
-    assert_eq!(definition["status"]["storedVersions"], serde_json::json!(["v1alpha4"]));
-    let versions = definition["spec"]["versions"].as_array().expect("versions").iter();
-    let served = versions.filter(|version| version["served"] == true);
-    let names = served.map(|version| version["name"].as_str().expect("a name").to_owned()).collect();
-    (definition["spec"]["conversion"]["strategy"].as_str().expect("a text").to_owned(), names)
+    definition::serves_all_versions(installed).await;
 }
 
 async fn an_upgrade_keeps_what_the_control_plane_wrote(installed: &Installed) {
@@ -305,13 +295,7 @@ async fn uninstalled_only_the_definitions_and_what_users_made_stay(installed: &I
     })
     .await;
     server.apply("{apiVersion: v1, kind: Pod, metadata: {name: gauze-check, namespace: gauze-system}, spec: {containers: [{name: check, image: check, securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}}]}}").await;
-    let said = installed.run_hook("gauze-stop-conversion").await;
-    assert_eq!(
-        said,
-        "stopped conversion of CustomResourceDefinition trafficsplits.split.smi-spec.io; only v1alpha4 is served\n"
-    );
-    assert_eq!(served(installed).await, ("None".to_owned(), vec!["v1alpha4".to_owned()]));
-    assert_eq!(installed.run_hook("gauze-stop-conversion").await, "", "nothing is left to do");
+    definition::is_served_as_stored_alone(installed).await;
     let said = installed.run_hook("gauze-uninstall").await;
     assert_eq!(
         said,
