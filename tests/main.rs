@@ -21,4 +21,5 @@ mod promises; // docs/promises.md names tests that exist
 mod resilience; // what a misbehaving upstream costs, and what it does not
 mod retrying; // the same request, sent again
 mod routing; // HTTPRoute, GRPCRoute, TrafficPolicy
+mod splits_page; // the examples of docs/splits.md
 mod splitting; // traffic moves by weight

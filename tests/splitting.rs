@@ -1,8 +1,9 @@
 //! Traffic moves by weight, at once, and nothing is lost while it does.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::harness::client::{Protocol, call};
+use crate::harness::client::{Client, Protocol, call, request, with_header};
 use crate::harness::eventually::{eventually, holds};
 use crate::harness::load::Load;
 use crate::harness::mesh::{Mesh, NAMESPACE, Sidecar, SidecarOptions};
@@ -14,6 +15,8 @@ pub(crate) struct Canary {
     pub apps: [App; 2],
     pub web: Sidecar,
     pub carts: [Sidecar; 2],
+    /// The root's address.
+    pub root: SocketAddr,
 }
 
 impl Canary {
@@ -33,7 +36,7 @@ impl Canary {
         mesh.apply("split.yaml", &split(weights));
         let web =
             mesh.pod("web-0", "web", None, SidecarOptions { dials: &[root], ..Default::default() }).await;
-        let canary = Canary { mesh, apps, web, carts };
+        let canary = Canary { mesh, apps, web, carts, root };
         for sidecar in [&canary.web, &canary.carts[0], &canary.carts[1]] {
             sidecar.ready().await;
         }
@@ -85,10 +88,90 @@ async fn a_split_that_is_deleted_gives_the_root_its_own_endpoints_back() {
 }
 
 #[tokio::test]
+async fn whatever_becomes_of_a_split_no_request_is_lost() {
+    let canary = Canary::start(Mesh::start().await, [50, 50]).await;
+    canary.mesh.service("empty", canary.mesh.service_address(), "http", &[]);
+    let of = |name: &str, backends: &[(&str, u32)]| objects::split(NAMESPACE, name, "cart", backends);
+    let load = canary.load(300);
+    load.send_more(300).await;
+    for (what, split) in [
+        ("all weights are 0", split([0, 0])),
+        ("a backend does not exist", of("cart", &[("cart-v1", 1), ("gone", 9)])),
+        ("a backend has no endpoint", of("cart", &[("empty", 9), ("cart-v2", 1)])),
+        ("nobody can take a share", of("cart", &[("empty", 1), ("gone", 1)])),
+        ("the root is its own backend", of("cart", &[("cart", 1), ("cart-v2", 1)])),
+        ("a backend is named twice", of("cart", &[("cart-v1", 1), ("cart-v1", 1)])),
+        (
+            "two splits of one root",
+            of("cart", &[("cart-v1", 1)]) + "---\n" + &of("another", &[("cart-v2", 1)]),
+        ),
+        (
+            "a group of requests that is not there",
+            split([1, 1]) + "  matches: [{kind: HTTPRouteGroup, name: gone}]\n",
+        ),
+    ] {
+        println!("{what}");
+        canary.mesh.apply("split.yaml", &split);
+        load.send_more(200).await;
+    }
+    canary.mesh.remove("split.yaml");
+    load.send_more(200).await;
+    load.finish().await.assert_nothing_lost(&[&canary.apps[0], &canary.apps[1]]);
+}
+
+/// Who answers a request for this path, with this value of `x-beta`.
+async fn answerer(canary: &Canary, path: &str, beta: &'static str) -> Result<String, String> {
+    let asked = with_header(request(Protocol::Http1, "cart", path, "m"), "x-beta", beta);
+    let mut client =
+        Client::connect(Protocol::Http1, canary.web.outbound[0]).await.map_err(|e| e.to_string())?;
+    client.send(asked).await.map(|answer| answer.app().to_owned()).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn with_matches_only_requests_of_the_groups_are_split_and_the_groups_may_come_and_go() {
+    let canary = Canary::start(Mesh::start().await, [100, 0]).await;
+    // The root has v1 alone, so that who answers says which way was taken.
+    canary.mesh.service("cart", canary.root, "http", &[&canary.carts[0]]);
+    canary.mesh.apply(
+        "split.yaml",
+        &(split([0, 1])
+            + "  matches: [{kind: HTTPRouteGroup, name: paths}, {kind: HTTPRouteGroup, name: beta}]\n"),
+    );
+    canary.mesh.apply(
+        "beta.yaml",
+        "apiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\nmetadata: {name: beta, namespace: shop}\n\
+         spec: {matches: [{name: beta, methods: [GET], headers: {x-beta: 'yes|1'}}]}\n",
+    );
+    let goes = async |path: &str, beta: &'static str, app: &str| {
+        eventually(&format!("{path} with x-beta {beta} goes to {app}"), async || {
+            let answered = answerer(&canary, path, beta).await?;
+            holds(answered == app, answered)
+        })
+        .await;
+    };
+    goes("/", "yes", "v2").await;
+    for (path, beta, app) in
+        [("/", "no", "v1"), ("/", "yes!", "v1"), ("/next/item", "no", "v1"), ("/", "1", "v2")]
+    {
+        assert_eq!(answerer(&canary, path, beta).await.as_deref(), Ok(app), "{path} {beta}");
+    }
+    let paths = "apiVersion: specs.smi-spec.io/v1alpha1\nkind: HTTPRouteGroup\nmetadata: {name: paths, namespace: shop}\n\
+                 matches: [{name: next, pathRegex: /next, methods: ['*']}]\n";
+    canary.mesh.apply("paths.yaml", paths);
+    goes("/next/item", "no", "v2").await;
+    for (path, beta, app) in [("/nextdoor", "no", "v2"), ("/was/next", "no", "v1"), ("/", "1", "v2")] {
+        assert_eq!(answerer(&canary, path, beta).await.as_deref(), Ok(app), "{path} {beta}");
+    }
+    canary.mesh.remove("beta.yaml");
+    goes("/", "yes", "v1").await;
+    assert_eq!(answerer(&canary, "/next", "yes").await.as_deref(), Ok("v2"));
+}
+
+#[tokio::test]
 async fn an_endpoint_that_refuses_connections_gets_hardly_any_of_the_traffic() {
     let canary = Canary::start(Mesh::start().await, [0, 0]).await;
     // The app of v1 is gone, its sidecar is not: it answers fast, and must not look fast.
-    let Canary { mesh, apps: [v1, v2], web, carts } = canary;
+    let Canary { mesh, apps: [v1, v2], web, carts, .. } = canary;
     drop(v1);
     mesh.remove("split.yaml");
     let mut failed = 0;

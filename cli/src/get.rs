@@ -99,7 +99,7 @@ fn has_something_to_say(object: &Value) -> bool {
 }
 
 /// The kinds as people call them.
-const KINDS: [(&str, &[&str]); 10] = [
+const KINDS: [(&str, &[&str]); 11] = [
     ("Namespace", &["namespace", "namespaces", "ns"]),
     ("ServiceAccount", &["serviceaccount", "serviceaccounts", "sa"]),
     ("Pod", &["pod", "pods", "po"]),
@@ -108,6 +108,7 @@ const KINDS: [(&str, &[&str]); 10] = [
     ("HTTPRoute", &["httproute", "httproutes", "route", "routes"]),
     ("GRPCRoute", &["grpcroute", "grpcroutes"]),
     ("TrafficSplit", &["trafficsplit", "trafficsplits", "split", "splits", "ts"]),
+    ("HTTPRouteGroup", &["httproutegroup", "httproutegroups", "routegroup", "routegroups", "htr"]),
     ("TrafficPolicy", &["trafficpolicy", "trafficpolicies", "policy", "policies"]),
     ("AuthorizationPolicy", &["authorizationpolicy", "authorizationpolicies", "authorization", "authz"]),
 ];
@@ -176,9 +177,15 @@ fn place(problem: &Value) -> Option<String> {
 }
 
 impl Condition {
-    /// Not true, and more than a count that the table shows already.
+    /// Not as it should be, and more than a count that the table shows already; or accepted, with a remark.
     fn is_complaint(&self) -> bool {
-        self.status != "True" && (self.name != "Programmed" || self.message.contains(' '))
+        let remark = self.name == "Accepted" && !["", "accepted"].contains(&self.message.as_str());
+        remark || !self.is_good() && (self.name != "Programmed" || self.message.contains(' '))
+    }
+
+    /// Of most conditions `True` is good (GEP-1364 names the exception).
+    fn is_good(&self) -> bool {
+        (self.status == "True") == (self.name != "PartiallyInvalid")
     }
 }
 
@@ -188,7 +195,8 @@ impl Row {
     }
 
     fn is_broken(&self) -> bool {
-        !self.problems.is_empty() || self.conditions.iter().any(|condition| condition.status == "False")
+        !self.problems.is_empty()
+            || self.conditions.iter().any(|condition| condition.status != "Unknown" && !condition.is_good())
     }
 
     /// A condition in one word: `True`, or the reason why not.
@@ -307,6 +315,20 @@ mod tests {
         split["parents"][0]["conditions"] =
             json!([{ "type": "Programmed", "status": "False", "reason": "Pending", "message": "0/1" }]);
         assert_eq!(complaints(&json!({ "objects": [split] })), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_part_that_is_invalid_is_a_complaint_and_a_remark_is_told_too() {
+        let mut split = split();
+        split["parents"][0]["conditions"] = json!([
+            { "type": "Accepted", "status": "True", "reason": "Accepted", "message": "spec.backends: all weights are 0" },
+            { "type": "PartiallyInvalid", "status": "True", "reason": "UnsupportedValue", "message": "spec.matches[0]: a slip" },
+        ]);
+        let rows = rows(&split);
+        let complaints: Vec<String> = rows[0].complaints().collect();
+        let expected =
+            ["Accepted: spec.backends: all weights are 0", "PartiallyInvalid: spec.matches[0]: a slip"];
+        assert_eq!((complaints, rows[0].is_broken()), (expected.map(str::to_owned).to_vec(), true));
     }
 
     #[test]

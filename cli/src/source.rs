@@ -98,8 +98,8 @@ impl Place {
         match self.chosen()? {
             Choice::Directory(path) => Ok(Directory { path }),
             Choice::Cluster => Err(Failure::Usage(format!(
-                "gauze does not write into clusters yet, only into a directory (--directory, or ./{DEMO}, \
-                 which `gauze demo` makes); in a cluster: {instead}"
+                "this command writes into directories only (--directory, or ./{DEMO}, which `gauze demo` makes); \
+                 in a cluster: {instead}"
             ))),
         }
     }

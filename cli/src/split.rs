@@ -1,20 +1,21 @@
-//! `gauze split`: shows TrafficSplits, and moves their weights in the user's own files. In a cluster it changes
-//! nothing yet: it names the command that does.
+//! `gauze split`: shows TrafficSplits, and moves their weights: in the user's own files, or in a cluster.
 
-mod cluster; // splits of a cluster
+mod cluster; // splits of a cluster, read and written
 pub(crate) mod edit; // weights, in place
+mod files; // splits of a directory
+mod objection; // why weights should not be written
+mod wait; // until every proxy holds them
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::bail;
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
-use crate::files::{self, YamlFile};
+use crate::files::split_name;
 use crate::output::{self, Format};
 use crate::source::{Place, Source};
 use crate::table::Table;
-use edit::EditProblem;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,19 +25,38 @@ pub(crate) struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Show every TrafficSplit, its weights and its file
+    /// Show every TrafficSplit: its weights, the requests it is for, and whether it is live
     List {
         #[command(flatten)]
         output: output::Output,
     },
-    /// Change weights in the file of a TrafficSplit: gauze split set cart v1=50 v2=50
-    Set {
-        /// The split: NAME or NAMESPACE/NAME
-        split: String,
-        /// BACKEND=WEIGHT; those that are not named keep theirs
-        #[arg(required = true, value_parser = parse_weight, value_name = "BACKEND=WEIGHT")]
-        weights: Vec<(String, u32)>,
-    },
+    /// Change weights of a TrafficSplit: gauze split set cart v1=50 v2=50
+    ///
+    /// In a directory the numbers change in the user's own file. In a cluster the list of backends is written anew,
+    /// and only if nobody else has changed the split meanwhile. Refused is what would have no effect (a route decides
+    /// in place of the split) or would not last (a controller, for example of Flagger or Argo Rollouts, owns it).
+    Set(Set),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Set {
+    /// The split: NAME or NAMESPACE/NAME
+    split: String,
+    /// BACKEND=WEIGHT; those that are not named keep theirs
+    #[arg(required = true, value_parser = parse_weight, value_name = "BACKEND=WEIGHT")]
+    weights: Vec<(String, u32)>,
+    /// Say what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Return when every proxy that uses the split holds the new weights
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
+    /// How long --wait waits
+    #[arg(long, value_name = "SECONDS", default_value = "60", requires = "wait")]
+    timeout: u64,
+    /// Write also what a route overrides, or a controller will undo
+    #[arg(long)]
+    force: bool,
 }
 
 fn parse_weight(text: &str) -> Result<(String, u32), String> {
@@ -47,27 +67,28 @@ fn parse_weight(text: &str) -> Result<(String, u32), String> {
 
 pub(crate) async fn run(arguments: Arguments, place: &Place) -> anyhow::Result<Exit> {
     let source = place.source().await?;
+    let namespace = place.namespace.as_deref();
     match arguments.command {
         Command::List { output } => {
             let mut found = match &source {
-                Source::Directory(directory) => splits(&directory.path)?,
-                Source::Cluster(cluster) => cluster::splits(cluster).await?,
+                Source::Directory(directory) => files::splits(&directory.path)?,
+                Source::Cluster(cluster) => cluster::splits(cluster, namespace).await?,
             };
-            let namespace = place.namespace.as_deref();
             found.retain(|Found { split, .. }| {
                 namespace.is_none_or(|namespace| split["metadata"]["namespace"] == namespace)
             });
             list(&found, output.format)
         }
-        Command::Set { split, weights } => {
-            let (namespace, name) = files::split_name(&split);
-            let namespace = namespace.or(place.namespace.as_deref());
-            match &source {
-                Source::Directory(directory) => set(&directory.path, namespace, name, &weights),
-                Source::Cluster(cluster) => {
-                    Err(cluster::how_to_set(&cluster::splits(cluster).await?, namespace, name, &weights)
-                        .into())
-                }
+        Command::Set(set) => {
+            let (in_name, name) = split_name(&set.split);
+            let namespace = in_name.or(namespace);
+            let key = match &source {
+                Source::Directory(directory) => files::set(&directory.path, namespace, name, &set)?,
+                Source::Cluster(cluster) => cluster::set(cluster, namespace, name, &set).await?,
+            };
+            match set.wait {
+                false => Ok(Exit::Fine),
+                true => wait::until_live(&source, &key, Duration::from_secs(set.timeout)).await,
             }
         }
     }
@@ -79,33 +100,39 @@ struct Found {
     file: Option<PathBuf>,
 }
 
-fn splits(directory: &Path) -> anyhow::Result<Vec<Found>> {
-    let mut found = Vec::new();
-    for file in files::read(directory)? {
-        let Ok(objects) = file.objects() else {
-            eprintln!("{} is no YAML and is left out", file.path.display());
-            continue;
-        };
-        let splits = objects.into_iter().filter(|object| object["kind"] == "TrafficSplit");
-        found.extend(splits.map(|split| Found { split, file: Some(file.path.clone()) }));
+/// A split as it was written.
+struct Written {
+    namespace: String,
+    name: String,
+    /// Which version it is; none in a directory.
+    generation: Option<i64>,
+    backends: Value,
+}
+
+impl Found {
+    fn name(&self) -> String {
+        text(&self.split["metadata"]["name"])
     }
-    Ok(found)
 }
 
 fn list(found: &[Found], format: Format) -> anyhow::Result<Exit> {
     let mut head = vec!["NAMESPACE", "NAME", "SERVICE", "WEIGHTS"];
-    if found.iter().any(|found| found.file.is_some()) {
-        head.push("FILE");
-    }
+    // What is said of none has no column.
+    type Column = (&'static str, fn(&Found) -> String);
+    let more: [Column; 3] = [("MATCHES", matches), ("PROGRAMMED", programmed), ("FILE", file)];
+    let more: Vec<Column> =
+        more.into_iter().filter(|(_, of)| found.iter().any(|found| !of(found).is_empty())).collect();
+    head.extend(more.iter().map(|(name, _)| *name));
     let mut table = Table::new(&head);
-    for Found { split, file } in found {
-        table.push(vec![
-            text(&split["metadata"]["namespace"]).into(),
-            text(&split["metadata"]["name"]).into(),
-            text(&split["spec"]["service"]).into(),
-            weights(split).into(),
-            file.as_deref().map_or_else(String::new, |file| file.display().to_string()).into(),
-        ]);
+    for one in found {
+        let mut row = vec![
+            text(&one.split["metadata"]["namespace"]).into(),
+            one.name().into(),
+            text(&one.split["spec"]["service"]).into(),
+            weights(&one.split).into(),
+        ];
+        row.extend(more.iter().map(|(_, of)| of(one).into()));
+        table.push(row);
     }
     let items = found.iter().map(|Found { split, file }| json!({ "split": split, "file": file }));
     output::print(format, &table, &Value::Array(items.collect()), "there is no TrafficSplit here")?;
@@ -118,6 +145,22 @@ fn weights(split: &Value) -> String {
     edit::backends_of(split).iter().map(backend).collect::<Vec<_>>().join(" ")
 }
 
+/// The groups of requests that it is for.
+fn matches(found: &Found) -> String {
+    let groups = found.split["spec"]["matches"].as_array().into_iter().flatten();
+    groups.map(|group| text(&group["name"])).collect::<Vec<_>>().join(" ")
+}
+
+/// What the cluster says of it, if that is about what stands there now.
+fn programmed(found: &Found) -> String {
+    let standing = wait::Standing::of_status(&found.split);
+    standing.map(|standing| standing.to_string()).unwrap_or_default()
+}
+
+fn file(found: &Found) -> String {
+    found.file.as_deref().map_or_else(String::new, |file| file.display().to_string())
+}
+
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
@@ -127,88 +170,53 @@ fn number(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn set(
-    directory: &Path,
-    namespace: Option<&str>,
-    name: &str,
-    weights: &[(String, u32)],
-) -> anyhow::Result<Exit> {
-    for file in files::read(directory)? {
-        match edit::set_weights(&file.text, namespace, name, weights) {
-            Ok(changed) => {
-                file.write(&changed)?;
-                return announce(&file, &changed, name);
-            }
-            Err(EditProblem::NotHere) => {}
-            Err(problem) => return Err(refusal(&file, &problem).into()),
-        }
-    }
-    let names =
-        splits(directory)?.iter().map(|found| text(&found.split["metadata"]["name"])).collect::<Vec<_>>();
-    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    bail!(Failure::Usage(format!("no TrafficSplit {name} in {}; there is: {names}", directory.display())))
-}
-
-fn announce(file: &YamlFile, changed: &str, name: &str) -> anyhow::Result<Exit> {
-    let objects = YamlFile { text: changed.to_owned(), ..file.clone() }.objects()?;
-    let is_it = |object: &&Value| object["kind"] == "TrafficSplit" && object["metadata"]["name"] == name;
-    let now = objects.iter().find(is_it).map(weights).unwrap_or_default();
-    println!("{name}: {now}   ({})", file.path.display());
-    Ok(Exit::Fine)
-}
-
-fn refusal(file: &YamlFile, problem: &EditProblem) -> Failure {
-    let path = file.path.display();
+/// What to say where a split has no such backend, or two of that name.
+fn no_backend(place: &str, problem: &edit::EditProblem) -> Failure {
     Failure::Usage(match problem {
-        EditProblem::NoBackend { wanted, backends } => {
-            format!("the split in {path} has no backend {wanted}; it has {}", backends.join(", "))
+        edit::EditProblem::NoBackend { wanted, backends } => {
+            format!("{place} has no backend {wanted}; it has {}", backends.join(", "))
         }
-        EditProblem::NotHere | EditProblem::NotInPlace => {
+        edit::EditProblem::NamedTwice { backend } => {
             format!(
-                "cannot change {path} without changing more than the weights (is a backend without `weight:`?); edit it by hand"
+                "{place} names {backend} twice, so it is not clear which weight is meant; edit it by hand"
             )
         }
+        edit::EditProblem::NotHere | edit::EditProblem::NotInPlace => format!(
+            "{place} cannot be changed without changing more than the weights (is a backend without `weight:`?); edit it by hand"
+        ),
     })
+}
+
+/// `shop/cart: cart-v1=90 cart-v2=10 -> cart-v1=50 cart-v2=50`, and what that may not have been meant to be.
+fn announce(before: &Value, after: &Value, more: &str) {
+    let key = match text(&after["metadata"]["namespace"]).as_str() {
+        "" => text(&after["metadata"]["name"]),
+        namespace => format!("{namespace}/{}", text(&after["metadata"]["name"])),
+    };
+    let (was, is) = (weights(before), weights(after));
+    match was == is {
+        true => println!("{key}: {is}, as before{more}"),
+        false => println!("{key}: {was} -> {is}{more}"),
+    }
+    if edit::backends_of(after).iter().all(|backend| backend["weight"].as_f64() == Some(0.0)) {
+        let root = text(&after["spec"]["service"]);
+        eprintln!("all weights are 0: requests go to the endpoints of {root} itself (gauze docs M5105)");
+    }
+}
+
+/// What there is in place of a split that is not there.
+fn not_there(name: &str, place: &str, found: &[Found]) -> Failure {
+    let names: Vec<String> = found.iter().map(Found::name).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Failure::Usage(format!("no TrafficSplit {name} in {place}; there is: {names}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SPLIT: &str = "kind: TrafficSplit\nmetadata: {name: cart, namespace: shop}\nspec:\n  service: cart\n  backends:\n  - {service: cart-v1, weight: 90} # most\n  - {service: cart-v2, weight: 10}\n";
-
-    fn directory() -> tempfile::TempDir {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("split.yaml"), SPLIT).unwrap();
-        directory
-    }
-
-    fn weights(list: &[(&str, u32)]) -> Vec<(String, u32)> {
-        list.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
-    }
-
     #[test]
-    fn the_file_changes_and_keeps_its_comments() {
-        let directory = directory();
-        assert_eq!(
-            set(directory.path(), Some("shop"), "cart", &weights(&[("v1", 50), ("v2", 50)])).unwrap(),
-            Exit::Fine
-        );
-        let text = std::fs::read_to_string(directory.path().join("split.yaml")).unwrap();
-        assert_eq!(text, SPLIT.replace("90", "50").replace("10}", "50}"));
-    }
-
-    #[test]
-    fn mistakes_say_what_there_is_instead() {
-        let directory = directory();
-        for (namespace, split, backend, expected) in [
-            (None, "carrot", "v1", "there is: cart"),
-            (Some("other"), "cart", "v1", "no TrafficSplit cart"),
-            (None, "cart", "v3", "it has cart-v1, cart-v2"),
-        ] {
-            let error = set(directory.path(), namespace, split, &weights(&[(backend, 1)])).unwrap_err();
-            assert!(error.to_string().contains(expected), "{error}");
-        }
+    fn weights_are_whole_numbers_of_backends() {
         assert_eq!(parse_weight("v1=50"), Ok(("v1".to_owned(), 50)));
         assert!(parse_weight("v1:50").is_err() && parse_weight("v1=-5").is_err());
     }

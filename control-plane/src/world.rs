@@ -1,4 +1,4 @@
-//! All that the control plane knows: the objects, and two indexes of who mentions what.
+//! All that the control plane knows: the objects, and indexes of who mentions what.
 //! What an object means is decided in [`translate`](crate::translate), never here.
 
 #[cfg(test)]
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gauze_crds::{AuthorizationPolicy, GrpcRoute, HttpRoute, TrafficPolicy, TrafficSplit};
+use gauze_crds::{AuthorizationPolicy, GrpcRoute, HttpRoute, HttpRouteGroup, TrafficPolicy, TrafficSplit};
 use gauze_model::listener::Mtls;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -162,6 +162,10 @@ impl World {
         self.object(&ObjectKey::new(ObjectKind::Pod, namespace, name))?.as_pod()
     }
 
+    pub fn route_group(&self, namespace: &str, name: &str) -> Option<&Arc<HttpRouteGroup>> {
+        self.object(&ObjectKey::new(ObjectKind::HttpRouteGroup, namespace, name))?.as_route_group()
+    }
+
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
         self.object(&ObjectKey::new(ObjectKind::Service, namespace, name))?.as_service()
     }
@@ -204,6 +208,12 @@ impl World {
     /// The TrafficSplits that name a Service, as root or as backend.
     pub fn splits_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<TrafficSplit>> {
         self.mentioning(namespace, service, ObjectKind::TrafficSplit).filter_map(Object::as_split)
+    }
+
+    /// The TrafficSplits that name an HTTPRouteGroup.
+    fn splits_naming(&self, namespace: &str, group: &str) -> impl Iterator<Item = &Object> {
+        let group = (namespace.to_owned(), group.to_owned());
+        self.index.naming(&group).filter_map(|key| self.objects.get(key))
     }
 
     /// The TrafficPolicies that target a Service.

@@ -48,7 +48,7 @@ pub struct TrafficSplitSpec {
     /// Who gets how much. A backend must have a port of the same number as the root.
     #[schemars(length(min = 1, max = 64))]
     pub backends: Vec<SplitBackend>,
-    /// HTTPRouteGroups that say which requests are shared out. Not supported yet.
+    /// HTTPRouteGroups that say which requests are shared out: those that match any of them. All others go to the endpoints of the root itself. Without it: every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub matches: Option<Vec<SplitMatch>>,
@@ -69,7 +69,7 @@ pub struct SplitBackend {
     pub weight: Weight,
 }
 
-/// A reference to an HTTPRouteGroup.
+/// A reference to an HTTPRouteGroup in this namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SplitMatch {

@@ -108,7 +108,12 @@ async fn values_reach_the_objects_that_they_are_about() {
     ] {
         assert!(rendered.contains(expected), "`{expected}` is not in:\n{rendered}");
     }
-    for unexpected in ["name: trafficsplits.split.smi-spec.io", "resource-policy", "replicas: 2"] {
+    for unexpected in [
+        "name: trafficsplits.split.smi-spec.io",
+        "name: httproutegroups.specs.smi-spec.io",
+        "resource-policy",
+        "replicas: 2",
+    ] {
         assert!(!rendered.contains(unexpected), "`{unexpected}` is rendered");
     }
     let hooks: Vec<&str> = rendered.split("---").filter(|object| object.contains("kind: Job")).collect();
@@ -223,11 +228,12 @@ async fn every_object_of_the_release_is_there(installed: &Installed) {
             "--for=condition=Established",
             "--timeout=30s",
             "crd/trafficsplits.split.smi-spec.io",
+            "crd/httproutegroups.specs.smi-spec.io",
             "crd/trafficpolicies.gauze.dev",
             "crd/authorizationpolicies.gauze.dev",
         ])
         .await;
-    assert_eq!(established.lines().count(), 3, "{established}");
+    assert_eq!(established.lines().count(), 4, "{established}");
     definition::serves_all_versions(installed).await;
 }
 
@@ -311,6 +317,7 @@ async fn uninstalled_only_the_definitions_and_what_users_made_stay(installed: &I
         left.expect("it can be asked").split_whitespace().collect::<Vec<_>>(),
         [
             "customresourcedefinition.apiextensions.k8s.io/authorizationpolicies.gauze.dev",
+            "customresourcedefinition.apiextensions.k8s.io/httproutegroups.specs.smi-spec.io",
             "customresourcedefinition.apiextensions.k8s.io/trafficpolicies.gauze.dev",
             "customresourcedefinition.apiextensions.k8s.io/trafficsplits.split.smi-spec.io"
         ]

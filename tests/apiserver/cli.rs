@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::apiserver::{ApiServer, NODE};
 use crate::harness::eventually;
@@ -274,26 +274,140 @@ async fn everything_that_is_broken_is_found_by_its_code() {
     assert!(said(&unready).contains("no replica of the control plane is ready"), "{}", said(&unready));
 }
 
+/// A split of 90 and 10, with `metadata` beside its name.
+fn split(namespace: &str, metadata: &str) -> String {
+    format!(
+        "{{apiVersion: split.smi-spec.io/v1alpha4, kind: TrafficSplit, metadata: {{name: cart, namespace: {namespace}{metadata}}}, \
+         spec: {{service: cart, backends: [{{service: cart-v1, weight: 90}}, {{service: cart-v2, weight: 10}}]}}}}"
+    )
+}
+
+/// Writes conditions into the split's status, as the leader does: of the version that stands there, less `behind`.
+async fn stands(server: &ApiServer, namespace: &str, behind: i64, status: &str, reason: &str, message: &str) {
+    let read = ["get", "trafficsplit", "cart", "-n", namespace, "-o", "jsonpath={.metadata.generation}"];
+    let generation: i64 = server.kubectl(&read).await.expect("it is there").parse().expect("a number");
+    let condition = |name: &str, status: &str, reason: &str, message: &str| {
+        json!({
+            "type": name, "status": status, "reason": reason, "message": message,
+            "observedGeneration": generation - behind, "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    let conditions = [
+        condition("Accepted", "True", "Accepted", "accepted"),
+        condition("Programmed", status, reason, message),
+    ];
+    let patch = json!({ "status": { "conditions": conditions } }).to_string();
+    let patch = [
+        "patch",
+        "trafficsplit",
+        "cart",
+        "-n",
+        namespace,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ];
+    server.kubectl(&patch).await.expect("it may be written");
+}
+
 #[tokio::test]
-async fn splits_are_read_from_the_cluster_and_the_command_that_changes_them_is_named() {
+async fn weights_are_written_into_the_cluster_and_what_was_and_what_is_is_said() {
     let Some(server) = ApiServer::shared().await else { return };
     let namespace = server.namespace("splits").await;
     let name = &namespace.name;
+    server.apply(&split(name, "")).await;
+    let run = async |arguments: &str, code: i32, wanted: &[&str]| {
+        let output = gauze(&server.kubeconfig(), arguments).await;
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
+        for wanted in wanted {
+            assert!(said.contains(wanted), "{arguments}: no `{wanted}` in {said}");
+        }
+    };
+    let list = format!("split list -n {name}");
+    let set = |rest: &str| format!("split set {name}/cart {rest}");
+    run(&list, 0, &["cart-v1=90 cart-v2=10"]).await;
+    run(&set("v1=50 cart-v2=50"), 0, &["cart: cart-v1=90 cart-v2=10 -> cart-v1=50 cart-v2=50"]).await;
+    run(&set("v1=50"), 0, &["cart: cart-v1=50 cart-v2=50, as before"]).await;
+    run(&set("v2=0 --dry-run"), 0, &["-> cart-v1=50 cart-v2=0; nothing is written"]).await;
+    run(&set("v3=1"), 2, &["has no backend v3; it has cart-v1, cart-v2"]).await;
+    run(&format!("split set {name}/carrot v1=1"), 2, &["no TrafficSplit carrot", "there is: cart"]).await;
+    run(&list, 0, &["cart-v1=50 cart-v2=50"]).await;
+    run(&set("v1=0 v2=0"), 0, &["all weights are 0", "M5105"]).await;
+
+    // Each of two who change it at once has their way, whoever comes first.
+    let (one, other) = (set("v1=70"), set("v2=30"));
+    tokio::join!(run(&one, 0, &["cart-v1=70"]), run(&other, 0, &["cart-v2=30"]));
+    run(&list, 0, &["cart-v1=70 cart-v2=30"]).await;
+}
+
+#[tokio::test]
+async fn a_split_that_another_writes_or_a_route_overrides_is_written_by_force_only() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let namespace = server.namespace("owned").await;
+    let name = &namespace.name;
+    server.kubectl(&["create", "configmap", "canary", "-n", name]).await.expect("it is made");
+    let uid = ["get", "configmap", "canary", "-n", name, "-o", "jsonpath={.metadata.uid}"];
+    let uid = server.kubectl(&uid).await.expect("it is there");
+    let owner = format!(
+        ", ownerReferences: [{{apiVersion: v1, kind: ConfigMap, name: canary, uid: {uid}, controller: true}}]"
+    );
+    server.apply(&split(name, &owner)).await;
+    let set = async |rest: &str| gauze(&server.kubeconfig(), &format!("split set {name}/cart {rest}")).await;
+    let refused = set("v1=50").await;
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("ConfigMap canary (v1) owns the split"), "{}", said(&refused));
+    let forced = set("v1=50 --force").await;
+    assert_eq!(forced.status.code(), Some(0), "{}", said(&forced));
+    assert!(said(&forced).contains("-> cart-v1=50 cart-v2=10"), "{}", said(&forced));
+
+    let nobody = r#"{"metadata": {"ownerReferences": null}}"#;
     server
-        .apply(&format!(
-            "{{apiVersion: split.smi-spec.io/v1alpha4, kind: TrafficSplit, metadata: {{name: cart, namespace: {name}}}, \
-             spec: {{service: cart, backends: [{{service: cart-v1, weight: 90}}, {{service: cart-v2, weight: 10}}]}}}}"
-        ))
+        .kubectl(&["patch", "trafficsplit", "cart", "-n", name, "--type=merge", "-p", nobody])
+        .await
+        .expect("it is there");
+    stands(server, name, 0, "False", "Overridden", "an HTTPRoute decides at port 80").await;
+    let refused = set("v1=60").await;
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("have no effect: an HTTPRoute decides at port 80"), "{}", said(&refused));
+    assert_eq!(set("v1=60 --force").await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn who_waits_for_weights_waits_until_the_status_says_that_all_hold_this_version() {
+    let Some(server) = ApiServer::shared().await else { return };
+    let namespace = server.namespace("waits").await;
+    let name = &namespace.name;
+    server.apply(&split(name, "")).await;
+    // No control plane runs here that could be asked: the status tells.
+    let set = async |rest: &str| {
+        let line = format!("split set {name}/cart {rest} --wait --system-namespace {name}");
+        gauze(&server.kubeconfig(), &line).await
+    };
+    stands(server, name, 0, "True", "Programmed", "3/3").await;
+    let late = set("v1=50 --timeout 1").await;
+    assert_eq!(late.status.code(), Some(4), "an earlier version is live: {}", said(&late));
+    assert!(said(&late).contains("has not seen it yet"), "{}", said(&late));
+
+    let leader = async || {
+        let read = ["get", "trafficsplit", "cart", "-n", name, "-o", "jsonpath={.spec.backends[0].weight}"];
+        eventually("the weight is written", async || {
+            let weight = server.kubectl(&read).await?;
+            holds(weight == "40", weight)
+        })
         .await;
+        stands(server, name, 0, "False", "Reconciling", "1/3").await;
+        stands(server, name, 0, "True", "Programmed", "3/3").await;
+    };
+    let (waited, ()) = tokio::join!(set("v1=40"), leader());
+    assert_eq!(waited.status.code(), Some(0), "{}", said(&waited));
+    assert!(
+        said(&waited).contains("waiting for the status") && said(&waited).contains("live, 3/3"),
+        "{}",
+        said(&waited)
+    );
+
     let listed = gauze(&server.kubeconfig(), &format!("split list -n {name}")).await;
-    assert!(said(&listed).contains("cart-v1=90 cart-v2=10"), "{}", said(&listed));
-    let set = gauze(&server.kubeconfig(), &format!("split set {name}/cart v1=50 v2=50")).await;
-    assert_eq!(set.status.code(), Some(2), "{}", said(&set));
-    // The command that it names does what was asked.
-    let said = said(&set);
-    let (_, command) = said.split_once("kubectl ").expect("it names a command");
-    let arguments: Vec<&str> = command.trim().split(' ').map(|word| word.trim_matches('\'')).collect();
-    server.kubectl(&arguments).await.unwrap_or_else(|error| panic!("{command}: {error}"));
-    let listed = gauze(&server.kubeconfig(), &format!("split list -n {name}")).await;
-    assert!(self::said(&listed).contains("cart-v1=50 cart-v2=50"), "{}", self::said(&listed));
+    assert!(said(&listed).contains("PROGRAMMED") && said(&listed).contains("3/3"), "{}", said(&listed));
 }

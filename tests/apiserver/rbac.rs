@@ -36,11 +36,12 @@ impl std::fmt::Display for Right {
 }
 
 /// All that the control plane may do, and not one verb more. A change of the chart is a change here, to be read twice.
-const ALLOWED: [(&str, &str, &str, &str); 11] = [
+const ALLOWED: [(&str, &str, &str, &str); 12] = [
     ("list watch", "namespaces nodes pods services", "", ""),
     ("list watch", "endpointslices.discovery.k8s.io servicecidrs.networking.k8s.io", "", ""),
     ("list watch", "authorizationpolicies.gauze.dev trafficpolicies.gauze.dev", "", ""),
     ("list watch", "trafficsplits.split.smi-spec.io", "", ""),
+    ("list watch", "httproutegroups.specs.smi-spec.io", "", ""),
     ("list watch", "grpcroutes.gateway.networking.k8s.io httproutes.gateway.networking.k8s.io", "", ""),
     ("create", "tokenreviews.authentication.k8s.io", "", ""),
     ("list watch create patch", "configmaps", "gauze-trust", ""),

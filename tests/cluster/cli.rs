@@ -72,6 +72,14 @@ async fn the_mesh_is_checked_shown_and_explained_through_the_api_server() {
         &["cart-v1 90 % · cart-v2 10 %", "spiffe://cluster.local/ns/tour/sa/cart", "→ carried"],
     );
 
+    let set = format!("split set {NAMESPACE}/cart v1=50 v2=50 --wait");
+    contains(
+        &gauze(cluster, &set).await,
+        &["cart-v1=90 cart-v2=10 -> cart-v1=50 cart-v2=50", "tour/cart: live, 1/1"],
+    );
+    let explained = gauze(cluster, &format!("explain {NAMESPACE}/web GET http://cart/items")).await;
+    contains(&explained, &["cart-v1 50 % · cart-v2 50 %"]);
+
     let clusters = json(cluster, &format!("proxy clusters {NAMESPACE}/web")).await;
     let endpoint = &clusters["cluster/tour/cart-v1/80"]["endpoints"][0];
     assert_eq!(endpoint["transport"]["mesh"], "spiffe://cluster.local/ns/tour/sa/cart", "{clusters}");

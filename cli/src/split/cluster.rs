@@ -1,85 +1,128 @@
-//! The TrafficSplits of a cluster: read here, changed by kubectl.
+//! The TrafficSplits of a cluster: read, and changed if nobody else changes them meanwhile.
 
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::edit::{self, EditProblem};
-use super::{Found, text};
+use super::{Found, Set, Written, announce, edit, no_backend, not_there, objection, text};
 use crate::cluster::Cluster;
 use crate::exit::Failure;
 
-/// The splits of the namespace that the user named, else of all.
+/// How often a change is made again that somebody else came before.
+const TRIES: usize = 5;
+/// Who changed it, as `managedFields` will say.
+const FIELD_MANAGER: &str = "gauze-cli";
+
+/// The splits of a namespace, else of all.
 ///
 /// # Errors
 /// They may not be listed, or the cluster does not have the kind.
-pub(super) async fn splits(cluster: &Cluster) -> anyhow::Result<Vec<Found>> {
-    let kind = GroupVersionKind::gvk("split.smi-spec.io", "v1alpha4", "TrafficSplit");
-    let resource = ApiResource::from_gvk(&kind);
-    let api: Api<DynamicObject> = match &cluster.namespace {
-        Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
-        None => Api::all_with(cluster.client.clone(), &resource),
-    };
-    let list = cluster.ask("list TrafficSplits", api.list(&ListParams::default())).await?;
+pub(super) async fn splits(cluster: &Cluster, namespace: Option<&str>) -> anyhow::Result<Vec<Found>> {
+    let list =
+        cluster.ask("list TrafficSplits", api(cluster, namespace).list(&ListParams::default())).await?;
     let splits =
         list.items.into_iter().map(|split| Ok(Found { split: serde_json::to_value(split)?, file: None }));
     splits.collect()
 }
 
-/// What to do in place of what is asked: the whole command, since a patch replaces the list of backends.
-pub(super) fn how_to_set(
-    splits: &[Found],
+fn api(cluster: &Cluster, namespace: Option<&str>) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("split.smi-spec.io", "v1alpha4", "TrafficSplit");
+    let resource = ApiResource::from_gvk(&kind);
+    match namespace {
+        Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
+        None => Api::all_with(cluster.client.clone(), &resource),
+    }
+}
+
+/// Sets weights of a split, and says what was and what is.
+///
+/// # Errors
+/// There is no such split or backend; it should not be written, and nobody insists; the API server refuses.
+pub(super) async fn set(
+    cluster: &Cluster,
     namespace: Option<&str>,
     name: &str,
-    weights: &[(String, u32)],
-) -> Failure {
-    let is_it = |split: &Value| {
-        split["metadata"]["name"] == name
-            && namespace.is_none_or(|namespace| split["metadata"]["namespace"] == namespace)
-    };
-    let Some(Found { split, .. }) = splits.iter().find(|found| is_it(&found.split)) else {
-        let names: Vec<String> = splits.iter().map(|found| text(&found.split["metadata"]["name"])).collect();
-        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Failure::Usage(format!("there is no TrafficSplit {name}; those are: {names}"));
-    };
-    match edit::with_weights(split, weights) {
-        Ok(wanted) => {
-            let patch = json!({ "spec": { "backends": wanted["spec"]["backends"] } });
-            let namespace = text(&split["metadata"]["namespace"]);
-            Failure::Usage(format!(
-                "gauze does not write into clusters yet; this does:\n\
-                 kubectl -n {namespace} patch trafficsplit {name} --type merge -p '{patch}'"
-            ))
+    set: &Set,
+) -> anyhow::Result<Written> {
+    for _ in 0..TRIES {
+        let split = find(splits(cluster, namespace).await?, cluster, namespace, name)?;
+        if let Some(objection) = objection::of(&split).filter(|_| !set.force) {
+            return Err(Failure::Usage(format!("{objection}; --force writes it all the same")).into());
         }
-        Err(EditProblem::NoBackend { wanted, backends }) => Failure::Usage(format!(
-            "the split {name} has no backend {wanted}; it has {}",
-            backends.join(", ")
-        )),
-        Err(EditProblem::NotHere | EditProblem::NotInPlace) => {
-            Failure::Usage(format!("the split {name} cannot be changed like this"))
+        let place = format!("the split {name}");
+        let wanted =
+            edit::with_weights(&split, &set.weights).map_err(|problem| no_backend(&place, &problem))?;
+        if let Some(written) = write(cluster, &split, &wanted, set.dry_run).await? {
+            let more = if set.dry_run { "; nothing is written" } else { "" };
+            announce(&split, &written, more);
+            return Ok(Written {
+                namespace: text(&written["metadata"]["namespace"]),
+                name: name.to_owned(),
+                generation: written["metadata"]["generation"].as_i64(),
+                backends: written["spec"]["backends"].clone(),
+            });
+        }
+    }
+    let text = format!(
+        "somebody else changed the split {name} each time, {TRIES} times: find out who, or try again"
+    );
+    Err(Failure::TimedOut(text).into())
+}
+
+/// The one split of that name.
+fn find(found: Vec<Found>, cluster: &Cluster, namespace: Option<&str>, name: &str) -> Result<Value, Failure> {
+    let place = namespace.map_or_else(|| cluster.name.clone(), |name| format!("namespace {name}"));
+    let (mut named, others): (Vec<Found>, Vec<Found>) =
+        found.into_iter().partition(|found| found.name() == name);
+    match (named.pop(), named.is_empty()) {
+        (None, _) => Err(not_there(name, &place, &others)),
+        (Some(one), true) => Ok(one.split),
+        (Some(last), false) => {
+            let in_each = named.iter().chain([&last]);
+            let names: Vec<String> =
+                in_each.map(|one| format!("{}/{name}", text(&one.split["metadata"]["namespace"]))).collect();
+            Err(Failure::Usage(format!("{name} is in several namespaces; which one: {}?", names.join(", "))))
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Writes the backends; none, if the split is not any more what was read.
+async fn write(
+    cluster: &Cluster,
+    split: &Value,
+    wanted: &Value,
+    dry_run: bool,
+) -> anyhow::Result<Option<Value>> {
+    let metadata = &split["metadata"];
+    let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+    // The version makes it a change of what was read: a list is replaced whole.
+    let patch = json!({
+        "metadata": { "resourceVersion": metadata["resourceVersion"] },
+        "spec": { "backends": wanted["spec"]["backends"] },
+    });
+    let params =
+        PatchParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let api = api(cluster, Some(&namespace));
+    let request = async {
+        match api.patch(&name, &params, &Patch::Merge(&patch)).await {
+            Err(kube::Error::Api(status)) if status.code == CONFLICT => Ok(None),
+            answer => answer.map(Some),
+        }
+    };
+    let written = cluster.ask(&format!("change the TrafficSplit {namespace}/{name}"), request).await?;
+    Ok(written.map(serde_json::to_value).transpose()?)
+}
 
-    #[test]
-    fn the_command_that_is_named_keeps_every_backend() {
-        let split = json!({
-            "metadata": { "name": "cart", "namespace": "shop" },
-            "spec": { "service": "cart", "backends": [
-                { "service": "cart-v1", "weight": 90 }, { "service": "cart-v2", "weight": 10 },
-            ] },
-        });
-        let splits = [Found { split, file: None }];
-        let said = |name: &str, backend: &str| {
-            how_to_set(&splits, None, name, &[(backend.to_owned(), 50)]).to_string()
-        };
-        let expected = r#"kubectl -n shop patch trafficsplit cart --type merge -p '{"spec":{"backends":[{"service":"cart-v1","weight":90},{"service":"cart-v2","weight":50}]}}'"#;
-        assert!(said("cart", "v2").ends_with(expected), "{}", said("cart", "v2"));
-        assert!(said("cart", "v3").contains("it has cart-v1, cart-v2"));
-        assert!(said("carrot", "v1").contains("those are: cart"));
-    }
+/// The object has changed since it was read.
+const CONFLICT: u16 = 409;
+
+/// The split as it stands now.
+///
+/// # Errors
+/// It may not be read, or is gone.
+pub(super) async fn read(cluster: &Cluster, written: &Written) -> anyhow::Result<Value> {
+    let Written { namespace, name, .. } = written;
+    let doing = format!("read the TrafficSplit {namespace}/{name}");
+    let split = cluster.ask(&doing, api(cluster, Some(namespace)).get(name)).await?;
+    Ok(serde_json::to_value(split)?)
 }

@@ -12,6 +12,8 @@ pub(crate) enum EditProblem {
     NotHere,
     /// The split has no such backend; it has these.
     NoBackend { wanted: String, backends: Vec<String> },
+    /// The split names that backend more than once.
+    NamedTwice { backend: String },
     /// The weights do not stand one by one in the text.
     NotInPlace,
 }
@@ -98,6 +100,9 @@ fn find_backend(split: &Value, wanted: &str) -> Result<usize, EditProblem> {
         backends_of(split).iter().map(|backend| backend["service"].as_str().unwrap_or_default()).collect();
     let found = names.iter().position(|name| *name == wanted);
     let found = found.or_else(|| names.iter().position(|name| *name == long));
+    if let Some(found) = found.filter(|found| names[found + 1..].contains(&names[*found])) {
+        return Err(EditProblem::NamedTwice { backend: names[found].to_owned() });
+    }
     found.ok_or_else(|| EditProblem::NoBackend {
         wanted: wanted.to_owned(),
         backends: names.into_iter().map(str::to_owned).collect(),
@@ -205,6 +210,8 @@ mod tests {
         };
         assert_eq!(set(FILE, &[("v3", 1)]), Err(no_backend));
         assert_eq!(set("kind: Service\n", &[("v1", 1)]), Err(EditProblem::NotHere));
+        let twice = FILE.replace("      service: cart-v2\n", "      service: cart-v1\n");
+        assert_eq!(set(&twice, &[("v1", 1)]), Err(EditProblem::NamedTwice { backend: "cart-v1".into() }));
         let without = FILE.replace("    - weight: 10\n      service: cart-v2\n", "    - service: cart-v2\n");
         assert_eq!(set(&without, &[("v2", 1)]), Err(EditProblem::NotInPlace));
     }

@@ -149,6 +149,13 @@ fn kind_of(version: &str, kind: &str) -> Option<ObjectKind> {
             | "split.smi-spec.io/v1alpha4",
             "TrafficSplit",
         ) => ObjectKind::TrafficSplit,
+        (
+            "specs.smi-spec.io/v1alpha1"
+            | "specs.smi-spec.io/v1alpha2"
+            | "specs.smi-spec.io/v1alpha3"
+            | "specs.smi-spec.io/v1alpha4",
+            "HTTPRouteGroup",
+        ) => ObjectKind::HttpRouteGroup,
         ("gauze.dev/v1alpha1", "TrafficPolicy") => ObjectKind::TrafficPolicy,
         ("gauze.dev/v1alpha1", "AuthorizationPolicy") => ObjectKind::AuthorizationPolicy,
         _ => return None,

@@ -54,6 +54,7 @@ pub(super) fn parse(kind: ObjectKind, value: Value) -> Result<Object, Fault> {
         ObjectKind::HttpRoute => Object::HttpRoute(typed(value)?),
         ObjectKind::GrpcRoute => Object::GrpcRoute(typed(value)?),
         ObjectKind::TrafficSplit => Object::TrafficSplit(typed(value)?),
+        ObjectKind::HttpRouteGroup => Object::HttpRouteGroup(typed(value)?),
         ObjectKind::TrafficPolicy => Object::TrafficPolicy(typed(value)?),
         ObjectKind::AuthorizationPolicy => Object::AuthorizationPolicy(typed(value)?),
     })

@@ -102,7 +102,9 @@ fn class_of(code: Code) -> Class {
         | Code::BACKEND_KIND_UNSUPPORTED
         | Code::BACKEND_NOT_PERMITTED
         | Code::SERVICE_TYPE_UNSUPPORTED
-        | Code::NO_ENDPOINTS => Class::Reference,
+        | Code::NO_ENDPOINTS
+        | Code::MATCH_GROUP_MISSING
+        | Code::MATCH_KIND_UNSUPPORTED => Class::Reference,
         Code::INVALID_VALUE
         | Code::INVALID_PATTERN
         | Code::MISSING_FIELD
@@ -114,9 +116,12 @@ fn class_of(code: Code) -> Class {
 
 fn reason_of_reference(code: Code) -> &'static str {
     match code {
-        Code::BACKEND_KIND_UNSUPPORTED | Code::SERVICE_TYPE_UNSUPPORTED => "InvalidKind",
+        Code::BACKEND_KIND_UNSUPPORTED | Code::SERVICE_TYPE_UNSUPPORTED | Code::MATCH_KIND_UNSUPPORTED => {
+            "InvalidKind"
+        }
         Code::BACKEND_NOT_PERMITTED => "RefNotPermitted",
         Code::NO_ENDPOINTS => "NoEndpoints",
+        Code::MATCH_GROUP_MISSING => "RouteGroupNotFound",
         _ => "BackendNotFound",
     }
 }

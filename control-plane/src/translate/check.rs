@@ -1,4 +1,4 @@
-//! What is wrong with objects that have no status of their own: pods, Services, slices, namespaces.
+//! What is wrong with objects that have no status of their own: pods, Services, slices, namespaces, groups of requests.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use gauze_model::Code;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{age, annotation, annotation_path, pods, services};
+use super::{age, annotation, annotation_path, pods, services, splits};
 use crate::inject::wishes::{ANNOTATIONS, is_unknown};
 use crate::inject::{INJECT, PREFIX};
 use crate::problem::Problem;
@@ -26,6 +26,7 @@ pub fn check(world: &World) -> Vec<Problem> {
             }
             Object::Pod(pod) => check_pod(world, pod, &mut claims, &mut problems),
             Object::Service(service) => check_service(world, service, &mut claims, &mut problems),
+            Object::HttpRouteGroup(group) => splits::check_group(group, &mut problems),
             Object::ServiceAccount(_)
             | Object::EndpointSlice(_)
             | Object::HttpRoute(_)

@@ -33,7 +33,8 @@ pub(crate) fn judge(world: &World, object: &Object) -> Vec<Judgement> {
         | Object::ServiceAccount(_)
         | Object::Pod(_)
         | Object::Service(_)
-        | Object::EndpointSlice(_) => Vec::new(),
+        | Object::EndpointSlice(_)
+        | Object::HttpRouteGroup(_) => Vec::new(),
     };
     for judgement in &mut judged {
         without_repetition(&mut judgement.problems);

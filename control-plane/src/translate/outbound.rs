@@ -39,6 +39,8 @@ fn to_service(
     // A route decides alone: without one for opaque connections they go to the Service itself.
     let routed = consumer || routes::is_routed(world, &name, declared, Side::Producer);
     let split = if routed { None } else { splits::shares(world, service, declared, problems) };
+    // A split of some requests is none of bytes that are no requests.
+    let split = split.filter(|split| split.requests.is_none());
     let own = || vec![WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 }];
     let tcp = split.map_or_else(own, |split| split.shares);
     Some(Listener::Outbound(Outbound {

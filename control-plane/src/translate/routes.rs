@@ -9,7 +9,7 @@ mod filters; // what a rule changes
 mod grpc; // GRPCRoute
 mod http; // HTTPRoute
 mod judge; // what becomes of a route at each of its parents
-mod matches; // which requests a rule is for
+pub(super) mod matches; // which requests a rule is for
 mod parents; // which Service ports a route is for
 
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1 as core;
 
 use super::retries::Patience;
+use super::splits::Shares;
 use super::{age, namespace_of, policies, ports, services, splits};
 use crate::problem::Problem;
 use crate::world::World;
@@ -63,10 +64,9 @@ pub(super) fn routes(
     let rules = if !attached.is_empty() {
         attached.rules(world, name, &patience, problems)
     } else if let Some(split) = splits::shares(world, service, port, problems) {
-        vec![forward(split.origin, split.shares, patience)]
+        of_split(split, own(name), &patience)
     } else {
-        let own = WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 };
-        vec![forward(origin.clone(), vec![own], patience)]
+        vec![forward(origin.clone(), RouteMatch::default(), own(name), &patience)]
     };
     // GEP-1294: a mesh routes by the address that was dialled, whatever host the request names.
     let rules = rules.into_iter().map(|rule| (Vec::new(), rule)).collect();
@@ -144,8 +144,31 @@ fn conflict(route: &HttpRoute) -> Problem {
     )
 }
 
-/// A rule that carries every request.
-fn forward(origin: Origin, shares: Vec<WeightedCluster>, patience: Patience) -> RouteRule {
+/// Everything to the Service itself.
+fn own(name: &ServicePort) -> Vec<WeightedCluster> {
+    vec![WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 }]
+}
+
+/// The requests that a split is for go by its shares, all others to the root itself.
+fn of_split(split: Shares, own: Vec<WeightedCluster>, patience: &Patience) -> Vec<RouteRule> {
+    let Shares { origin, shares, requests } = split;
+    let Some(requests) = requests else {
+        return vec![forward(origin, RouteMatch::default(), shares, patience)];
+    };
+    let rest = forward(origin.at("spec.service"), RouteMatch::default(), own, patience);
+    let shared =
+        requests.into_iter().map(|(origin, matches)| forward(origin, matches, shares.clone(), patience));
+    // The rest comes last: it is what a match without conditions comes to as well.
+    shared.chain([rest]).collect()
+}
+
+/// A rule that carries these requests by these shares.
+fn forward(
+    origin: Origin,
+    matches: RouteMatch,
+    shares: Vec<WeightedCluster>,
+    patience: &Patience,
+) -> RouteRule {
     let backends = shares.into_iter().map(|share| Backend {
         cluster: share.cluster,
         weight: share.weight,
@@ -154,11 +177,11 @@ fn forward(origin: Origin, shares: Vec<WeightedCluster>, patience: Patience) -> 
     });
     RouteRule {
         origin,
-        matches: RouteMatch::default(),
+        matches,
         filters: Filters::default(),
         action: Action::Forward(backends.collect()),
-        retry: patience.retry,
-        timeouts: patience.timeouts,
+        retry: patience.retry.clone(),
+        timeouts: patience.timeouts.clone(),
     }
 }
 

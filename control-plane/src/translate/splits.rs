@@ -1,15 +1,18 @@
 //! SMI TrafficSplits: who gets how much of a Service's traffic.
 
+mod groups; // which requests a split is for
+
 use std::sync::Arc;
 
-use gauze_crds::TrafficSplit;
 use gauze_crds::traffic_split::Weight;
+use gauze_crds::{HttpRouteGroup, TrafficSplit};
 use gauze_model::listener::WeightedCluster;
+use gauze_model::route::RouteMatch;
 use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1::{self as core, Service};
 
 use super::routes::{self, Side};
-use super::{Judgement, age, name_of, namespace_of, services};
+use super::{Judgement, age, name_of, namespace_of, ports, services};
 use crate::problem::Problem;
 use crate::world::{self, ObjectKind, World};
 
@@ -18,6 +21,8 @@ pub(super) struct Shares {
     pub origin: Origin,
     /// Not empty, and not all of weight 0.
     pub shares: Vec<WeightedCluster>,
+    /// The requests that are shared out, each with its place in the split; all others are the root's own. `None`: every request.
+    pub requests: Option<Vec<(Origin, RouteMatch)>>,
 }
 
 /// What becomes of a split.
@@ -55,10 +60,6 @@ fn root<'w>(world: &'w World, split: &TrafficSplit) -> Result<&'w Arc<Service>, 
     let namespace = namespace_of(&split.metadata);
     let origin = origin(split);
     let problem = |code, path, message: String| Err(Problem::new(code, origin.at(path), message));
-    if split.spec.matches.iter().flatten().next().is_some() {
-        let message = "`spec.matches` is not supported yet, so the split has no effect; use an HTTPRoute with these matches and weighted `backendRefs`";
-        return problem(Code::SPLIT_MATCHES_UNSUPPORTED, "spec.matches", message.to_owned());
-    }
     let host = &split.spec.service;
     let service = service_name(host, namespace).and_then(|name| world.service(namespace, name));
     let Some(service) = service else {
@@ -116,7 +117,26 @@ pub(super) fn shares(
         problems.push(Problem::new(Code::WEIGHTS_ALL_ZERO, origin.clone(), message));
         usable.push((Name::Cluster(services::name_of_port(root, port)), Weight::whole(1)));
     }
-    Some(Shares { origin, shares: scale(usable) })
+    let requests = groups::requests(world, split, &origin, problems);
+    if requests.is_some() && ports::of_service(world, root, port).is_opaque() {
+        problems.push(unseen(root, port, &origin));
+    }
+    Some(Shares { origin, shares: scale(usable), requests })
+}
+
+/// Which requests match cannot be told where none are seen.
+fn unseen(root: &Service, port: &core::ServicePort, origin: &Origin) -> Problem {
+    let message = format!(
+        "port {0} of Service `{1}` is declared opaque, so its requests are not seen, match nothing and go to `{1}` itself; declare `appProtocol: http`, `kubernetes.io/h2c` or `grpc`, or remove `matches`",
+        port.port,
+        name_of(&root.metadata)
+    );
+    Problem::new(Code::PROTOCOL_CONFLICT, origin.at("spec.matches"), message)
+}
+
+/// What is wrong with a group of requests, which has no status of its own.
+pub(super) fn check_group(group: &HttpRouteGroup, problems: &mut Vec<Problem>) {
+    groups::matches_of(group, problems);
 }
 
 /// The oldest split of this root that is accepted.
@@ -125,7 +145,6 @@ fn holding<'w>(world: &'w World, root: &Service) -> Option<&'w Arc<TrafficSplit>
     let splits = world.splits_of(namespace, name).filter(|split| {
         service_name(&split.spec.service, namespace) == Some(name)
             && namespace_of(&split.metadata) == namespace
-            && split.spec.matches.as_ref().is_none_or(Vec::is_empty)
     });
     splits.min_by_key(|split| age(&split.metadata)).filter(|_| services::not_dialled(root).is_none())
 }

@@ -17,15 +17,17 @@ type Step = (u8, u8, u64);
 const HTTP_ROUTE: u8 = 4;
 const GRPC_ROUTE: u8 = 5;
 const AUTHORIZATION: u8 = 7;
+const ROUTE_GROUP: u8 = 9;
 /// No object: what Nodes and ServiceCIDRs name.
-const NETWORKS: u8 = 9;
+const NETWORKS: u8 = 10;
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
 const PODS: [&str; 3] = ["p0", "p1", "p2"];
+const GROUPS: [&str; 3] = ["g0", "g1", "g2"];
 
 /// A world in which everything exists, then changes of it: in a sparse one hardly anything hangs together.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let all = (0..9u8).flat_map(|kind| (0..6u8).map(move |number| (kind, number)));
+    let all = (0..NETWORKS).flat_map(|kind| (0..6u8).map(move |number| (kind, number)));
     let beginning: Vec<_> = all.map(|(kind, number)| (Just(kind), Just(number), any::<u64>())).collect();
     let changes = prop::collection::vec((0..=NETWORKS, 0..6u8, any::<u64>()), 1..40);
     (beginning, changes).prop_map(|(beginning, changes)| beginning.into_iter().chain(changes).collect())
@@ -104,7 +106,20 @@ fn object(kind: u8, number: u8, bits: &mut Bits) -> Object {
                     { "service": bits.one_of(&SERVICES), "weight": bits.below(3) },
                     { "service": bits.one_of(&SERVICES), "weight": 1 },
                 ],
+                "matches": match bits.below(3) {
+                    0 => json!([]),
+                    _ => json!([{ "kind": "HTTPRouteGroup", "name": bits.one_of(&GROUPS) }]),
+                },
             },
+        }))),
+        ROUTE_GROUP => Object::HttpRouteGroup(typed(json!({
+            "metadata": metadata(GROUPS[number]),
+            "matches": [{
+                "name": "some",
+                "pathRegex": bits.one_of(&["/a", "/b", "("]),
+                "methods": [bits.one_of(&["GET", "*"])],
+                "headers": { "x-beta": bits.one_of(&["1", "2"]) },
+            }],
         }))),
         AUTHORIZATION => Object::AuthorizationPolicy(typed(json!({
             "apiVersion": "gauze.dev/v1alpha1", "kind": "AuthorizationPolicy",

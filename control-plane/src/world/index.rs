@@ -1,4 +1,4 @@
-//! Two indexes: which objects hold an address, and which objects mention a Service.
+//! Three indexes: which objects hold an address, which mention a Service, and which splits mention a group of routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,6 +12,9 @@ use crate::world::{Object, ObjectKey, ObjectKind};
 /// A Service, by namespace and name.
 pub(crate) type ServiceKey = (String, String);
 
+/// An HTTPRouteGroup, by namespace and name.
+pub(super) type GroupKey = (String, String);
+
 /// What an object is found by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mentions {
@@ -21,12 +24,15 @@ pub(super) struct Mentions {
     pub parents: BTreeSet<ServiceKey>,
     /// Services that a route or split sends to.
     pub backends: BTreeSet<ServiceKey>,
+    /// HTTPRouteGroups that a split names, by namespace and name.
+    pub groups: BTreeSet<GroupKey>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
     by_address: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     by_service: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
+    by_group: BTreeMap<GroupKey, BTreeSet<ObjectKey>>,
 }
 
 impl Index {
@@ -38,6 +44,9 @@ impl Index {
         for service in mentions.parents.into_iter().chain(mentions.backends) {
             self.by_service.entry(service).or_default().insert(key.clone());
         }
+        for group in mentions.groups {
+            self.by_group.entry(group).or_default().insert(key.clone());
+        }
     }
 
     pub(super) fn remove(&mut self, key: &ObjectKey, object: &Object) {
@@ -48,11 +57,19 @@ impl Index {
         for service in mentions.parents.into_iter().chain(mentions.backends) {
             forget(&mut self.by_service, &service, key);
         }
+        for group in mentions.groups {
+            forget(&mut self.by_group, &group, key);
+        }
     }
 
     /// The objects of a kind that hold this address.
     pub(super) fn holding(&self, address: IpAddr, kind: ObjectKind) -> impl Iterator<Item = &ObjectKey> {
         of_kind(self.by_address.get(&address), kind)
+    }
+
+    /// The splits that name this group.
+    pub(super) fn naming<'i>(&'i self, group: &GroupKey) -> impl Iterator<Item = &'i ObjectKey> + use<'i> {
+        self.by_group.get(group).into_iter().flatten()
     }
 
     /// The objects of a kind that mention this Service.
@@ -84,7 +101,7 @@ pub(super) fn mentions(object: &Object) -> Mentions {
     let namespace = object.metadata().namespace.as_deref().unwrap_or_default();
     let own = |name: &str| (namespace.to_owned(), name.to_owned());
     match object {
-        Object::Namespace(_) | Object::ServiceAccount(_) => Mentions::default(),
+        Object::Namespace(_) | Object::ServiceAccount(_) | Object::HttpRouteGroup(_) => Mentions::default(),
         Object::Pod(pod) => {
             let status = pod.status.iter();
             let texts = status
@@ -114,6 +131,7 @@ pub(super) fn mentions(object: &Object) -> Mentions {
         Object::TrafficSplit(split) => Mentions {
             parents: [own(first_label(&split.spec.service))].into(),
             backends: split.spec.backends.iter().map(|backend| own(first_label(&backend.service))).collect(),
+            groups: split.spec.matches.iter().flatten().map(|named| own(&named.name)).collect(),
             ..Mentions::default()
         },
         Object::AuthorizationPolicy(policy) => {
@@ -143,6 +161,7 @@ fn route_mentions<'a, F: 'a>(
         addresses: BTreeSet::new(),
         parents: parents.iter().flatten().map(|parent| key(&parent.namespace, &parent.name)).collect(),
         backends: backends.map(|backend| key(&backend.namespace, &backend.name)).collect(),
+        groups: BTreeSet::new(),
     }
 }
 

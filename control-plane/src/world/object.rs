@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use gauze_crds::{AuthorizationPolicy, GrpcRoute, HttpRoute, TrafficPolicy, TrafficSplit};
+use gauze_crds::{AuthorizationPolicy, GrpcRoute, HttpRoute, HttpRouteGroup, TrafficPolicy, TrafficSplit};
 use gauze_model::Origin;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -22,6 +22,7 @@ pub enum Object {
     HttpRoute(Arc<HttpRoute>),
     GrpcRoute(Arc<GrpcRoute>),
     TrafficSplit(Arc<TrafficSplit>),
+    HttpRouteGroup(Arc<HttpRouteGroup>),
     TrafficPolicy(Arc<TrafficPolicy>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
 }
@@ -39,6 +40,8 @@ pub enum ObjectKind {
     #[serde(rename = "GRPCRoute")]
     GrpcRoute,
     TrafficSplit,
+    #[serde(rename = "HTTPRouteGroup")]
+    HttpRouteGroup,
     TrafficPolicy,
     AuthorizationPolicy,
 }
@@ -64,6 +67,7 @@ macro_rules! of_any_kind {
             Object::HttpRoute($inner) => $value,
             Object::GrpcRoute($inner) => $value,
             Object::TrafficSplit($inner) => $value,
+            Object::HttpRouteGroup($inner) => $value,
             Object::TrafficPolicy($inner) => $value,
             Object::AuthorizationPolicy($inner) => $value,
         }
@@ -89,6 +93,7 @@ of_one_kind! {
     as_http_route: HttpRoute,
     as_grpc_route: GrpcRoute,
     as_split: TrafficSplit,
+    as_route_group: HttpRouteGroup,
     as_policy: TrafficPolicy,
     as_authorization_policy: AuthorizationPolicy,
 }
@@ -100,7 +105,7 @@ impl ObjectKey {
 }
 
 impl ObjectKind {
-    pub const ALL: [ObjectKind; 10] = [
+    pub const ALL: [ObjectKind; 11] = [
         ObjectKind::Namespace,
         ObjectKind::ServiceAccount,
         ObjectKind::Pod,
@@ -109,6 +114,7 @@ impl ObjectKind {
         ObjectKind::HttpRoute,
         ObjectKind::GrpcRoute,
         ObjectKind::TrafficSplit,
+        ObjectKind::HttpRouteGroup,
         ObjectKind::TrafficPolicy,
         ObjectKind::AuthorizationPolicy,
     ];
@@ -124,6 +130,7 @@ impl ObjectKind {
             ObjectKind::HttpRoute => "HTTPRoute",
             ObjectKind::GrpcRoute => "GRPCRoute",
             ObjectKind::TrafficSplit => "TrafficSplit",
+            ObjectKind::HttpRouteGroup => "HTTPRouteGroup",
             ObjectKind::TrafficPolicy => "TrafficPolicy",
             ObjectKind::AuthorizationPolicy => "AuthorizationPolicy",
         }
@@ -135,6 +142,7 @@ impl ObjectKind {
             ObjectKind::HttpRoute
             | ObjectKind::GrpcRoute
             | ObjectKind::TrafficSplit
+            | ObjectKind::HttpRouteGroup
             | ObjectKind::TrafficPolicy
             | ObjectKind::AuthorizationPolicy => true,
             ObjectKind::Namespace
@@ -154,6 +162,7 @@ impl ObjectKind {
             ObjectKind::EndpointSlice => "discovery.k8s.io/v1",
             ObjectKind::HttpRoute | ObjectKind::GrpcRoute => "gateway.networking.k8s.io/v1",
             ObjectKind::TrafficSplit => "split.smi-spec.io/v1alpha4",
+            ObjectKind::HttpRouteGroup => "specs.smi-spec.io/v1alpha4",
             ObjectKind::TrafficPolicy | ObjectKind::AuthorizationPolicy => "gauze.dev/v1alpha1",
         }
     }
@@ -185,6 +194,7 @@ impl Object {
             Object::HttpRoute(_) => ObjectKind::HttpRoute,
             Object::GrpcRoute(_) => ObjectKind::GrpcRoute,
             Object::TrafficSplit(_) => ObjectKind::TrafficSplit,
+            Object::HttpRouteGroup(_) => ObjectKind::HttpRouteGroup,
             Object::TrafficPolicy(_) => ObjectKind::TrafficPolicy,
             Object::AuthorizationPolicy(_) => ObjectKind::AuthorizationPolicy,
         }

@@ -112,6 +112,12 @@ pub(super) fn reach(world: &World, object: &Object, touched: &mut Touched) {
             reach_pods(world, &addresses, touched);
             parents.iter().for_each(|service| reach_service(world, service, touched));
         }
+        Object::HttpRouteGroup(_) => {
+            let key = object.key();
+            for split in world.splits_naming(&key.namespace, &key.name) {
+                mentions(split).parents.iter().for_each(|root| reach_dialled(world, root, touched));
+            }
+        }
         Object::HttpRoute(_) | Object::GrpcRoute(_) | Object::TrafficSplit(_) | Object::TrafficPolicy(_) => {
             parents.iter().for_each(|service| reach_service(world, service, touched));
         }

@@ -38,7 +38,7 @@ WRONG_TYPE 1003, "A field has a value of the wrong type",
     "The schema of the kind asks for another type there, for example a number in place of a string.",
     "Correct the value at the path in the message; a number that is meant as a string needs quotes.";
 UNKNOWN_KIND 1004, "The kind or its version is not read",
-    "What is read: Service, EndpointSlice, Pod, ServiceAccount, Namespace, HTTPRoute, GRPCRoute, TrafficSplit and the kinds of gauze.dev. This object is none of them, or of a version that is not served.",
+    "What is read: Service, EndpointSlice, Pod, ServiceAccount, Namespace, HTTPRoute, GRPCRoute, TrafficSplit, HTTPRouteGroup and the kinds of gauze.dev. This object is none of them, or of a version that is not served.",
     "Correct `apiVersion` and `kind`, or keep the object out of the directory.";
 MISSING_FIELD 1005, "A required field is missing",
     "The kind cannot be understood without this field.",
@@ -458,6 +458,9 @@ WEIGHTS_ALL_ZERO 5105, "All weights are 0",
 NO_ENDPOINTS 5106, "The backend has no ready endpoint",
     "The backend exists, and no pod of it is ready. In a route its share of the requests is answered with 503; in a TrafficSplit it goes to the others.",
     "Look at the backend's pods, or set its weight to 0 until they are ready.";
+MATCH_GROUP_MISSING 5107, "The group of requests does not exist",
+    "`spec.matches` of the TrafficSplit names an HTTPRouteGroup that its namespace does not have. No request belongs to it, so those that it means go to the root itself.",
+    "Correct the name, or create the HTTPRouteGroup in the split's namespace.";
 UNSUPPORTED_FIELD 5201, "A field is not supported",
     "The field is part of the kind, and gauze does not implement it (yet). It has no effect; the rest of the rule has.",
     "Remove the field, or leave it for the day when it is supported.";
@@ -470,7 +473,7 @@ INCOMPATIBLE_FILTERS 5203, "Filters of one rule contradict each other",
 INVALID_PATTERN 5204, "A regular expression cannot be used",
     "It does not compile, is larger than the limit, or uses look-around or back-references, which cost unbounded time.",
     "Correct the expression: the syntax is RE2's.";
-SPLIT_MATCHES_UNSUPPORTED 5205, "A split with matches is not supported yet",
-    "`spec.matches` restricts a split to some requests; without it all requests would be split. The object has no effect.",
-    "Use an HTTPRoute with these matches and weighted `backendRefs`.";
+MATCH_KIND_UNSUPPORTED 5205, "A split's match is of a kind that says nothing of requests",
+    "`spec.matches` of a TrafficSplit names HTTPRouteGroups of `specs.smi-spec.io`. No request belongs to this one, so those that it means go to the root itself.",
+    "Write `kind: HTTPRouteGroup` and the name of one, or use an HTTPRoute with these matches and weighted `backendRefs`.";
 }

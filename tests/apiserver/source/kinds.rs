@@ -65,6 +65,8 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
 
     for (group, version, kind) in [
         ("split.smi-spec.io", "v1alpha4", "TrafficSplit"),
+        // An older version, whose matches stand beside metadata.
+        ("specs.smi-spec.io", "v1alpha2", "HTTPRouteGroup"),
         ("gauze.dev", "v1alpha1", "TrafficPolicy"),
         ("gauze.dev", "v1alpha1", "AuthorizationPolicy"),
         ("gateway.networking.k8s.io", "v1", "HTTPRoute"),
@@ -84,6 +86,7 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
     server.apply(&split(&mesh, "{service: [cart], backends: 7}")).await;
     let shop = mesh.shop();
     for (version, kind, spec) in [
+        ("specs.smi-spec.io/v1alpha2", "HTTPRouteGroup", "{matches: everything}"),
         ("gauze.dev/v1alpha1", "TrafficPolicy", "{targetRefs: all}"),
         (
             "gauze.dev/v1alpha1",
@@ -118,6 +121,7 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
     let mtsl = "metadata.annotations[gauze.dev/mtsl] M1002";
     let expected = [
         format!("TrafficSplit/{shop}/cart spec.backends M1003"),
+        format!("HTTPRouteGroup/{shop}/bad spec.matches M1003"),
         format!("TrafficPolicy/{shop}/bad spec.targetRefs M1003"),
         format!("AuthorizationPolicy/{shop}/bad spec.rules[0].from[0].ipBlocks M1002"),
         format!("HTTPRoute/{shop}/bad spec.rules[0].matches M1003"),

@@ -17,7 +17,7 @@ pub(super) enum Watched {
 
 impl Watched {
     /// ServiceAccounts mean nothing for configuration: who a pod is stands in the pod.
-    pub(super) const ALL: [Watched; 11] = [
+    pub(super) const ALL: [Watched; 12] = [
         Watched::Object(ObjectKind::Namespace),
         Watched::Object(ObjectKind::Pod),
         Watched::Object(ObjectKind::Service),
@@ -25,6 +25,7 @@ impl Watched {
         Watched::Object(ObjectKind::HttpRoute),
         Watched::Object(ObjectKind::GrpcRoute),
         Watched::Object(ObjectKind::TrafficSplit),
+        Watched::Object(ObjectKind::HttpRouteGroup),
         Watched::Object(ObjectKind::TrafficPolicy),
         Watched::Object(ObjectKind::AuthorizationPolicy),
         Watched::Node,
@@ -47,6 +48,9 @@ impl Watched {
             }
             Watched::Object(ObjectKind::TrafficSplit) => {
                 ("split.smi-spec.io", "trafficsplits", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"])
+            }
+            Watched::Object(ObjectKind::HttpRouteGroup) => {
+                ("specs.smi-spec.io", "httproutegroups", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"])
             }
             Watched::Object(ObjectKind::TrafficPolicy) => ("gauze.dev", "trafficpolicies", &["v1alpha1"]),
             Watched::Object(ObjectKind::AuthorizationPolicy) => {

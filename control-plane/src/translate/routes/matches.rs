@@ -41,12 +41,12 @@ pub(super) fn grpc(given: &GrpcRouteMatch, origin: &Origin) -> Result<RouteMatch
 }
 
 /// One field deeper.
-pub(super) fn at(origin: &Origin, field: &str) -> Origin {
+pub(in crate::translate) fn at(origin: &Origin, field: &str) -> Origin {
     origin.at(format!("{}.{field}", origin.path))
 }
 
 /// One item of a list.
-pub(super) fn item(origin: &Origin, index: usize) -> Origin {
+pub(in crate::translate) fn item(origin: &Origin, index: usize) -> Origin {
     origin.at(format!("{}[{index}]", origin.path))
 }
 
@@ -144,7 +144,7 @@ fn value(given: &NamedMatch, origin: &Origin) -> Result<ValueMatch, Problem> {
     }
 }
 
-fn pattern(text: &str, origin: &Origin) -> Result<Pattern, Problem> {
+pub(in crate::translate) fn pattern(text: &str, origin: &Origin) -> Result<Pattern, Problem> {
     Pattern::new(text).map_err(|error| {
         // The last line says what is wrong; those above draw it with carets.
         let reason = error.to_string();
@@ -157,7 +157,7 @@ fn pattern(text: &str, origin: &Origin) -> Result<Pattern, Problem> {
     })
 }
 
-pub(super) fn invalid(origin: &Origin, message: String) -> Problem {
+pub(in crate::translate) fn invalid(origin: &Origin, message: String) -> Problem {
     Problem::new(Code::INVALID_VALUE, origin.clone(), message)
 }
 
