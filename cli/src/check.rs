@@ -67,6 +67,7 @@ pub(crate) fn judge(facts: &Facts, pre: bool) -> Report {
         control_plane.extend(control_plane::certificates(facts));
         control_plane.extend(definitions::ours(facts));
         control_plane.extend(control_plane::webhook(facts));
+        control_plane.extend(control_plane::conversion(facts));
         control_plane.extend(control_plane::trust(facts));
         data_plane.extend(data_plane::sidecars_missing(facts));
         data_plane.extend(data_plane::connections(facts));

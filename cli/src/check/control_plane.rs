@@ -1,6 +1,7 @@
-//! Is the control plane there, does it answer, and does the API server trust its webhook?
+//! Is the control plane there, does it answer, and does the API server trust its webhooks?
 
 use gauze_model::Code;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 
 use super::facts::{Answer, Facts};
@@ -147,13 +148,7 @@ pub(super) fn webhook(facts: &Facts) -> Vec<Line> {
     };
     let roots = facts.trust.values().find_map(|roots| roots.as_ref().ok()?.as_deref());
     let mut lines = Vec::new();
-    let distrusted = named(configuration, |webhook| {
-        let bundle = webhook.client_config.ca_bundle.as_ref();
-        let bundle =
-            bundle.map_or_else(String::new, |bundle| String::from_utf8_lossy(&bundle.0).into_owned());
-        certificates_in(&bundle).is_empty()
-            || roots.is_some_and(|roots| certificates_in(roots) != certificates_in(&bundle))
-    });
+    let distrusted = named(configuration, |webhook| !trusts(webhook.client_config.ca_bundle.as_ref(), roots));
     if !distrusted.is_empty() {
         let what = "the API server does not trust the injection webhook: pods that ask for a sidecar are not created";
         lines.push(Line::error(Code::WEBHOOK_ROOTS_DIFFER, what).with(distrusted));
@@ -167,6 +162,31 @@ pub(super) fn webhook(facts: &Facts) -> Vec<Line> {
         lines.push(Line::fine("the injection webhook is in force, and trusted by the API server"));
     }
     lines
+}
+
+/// TrafficSplits of older versions, if it is our control plane that converts them; said only where something is wrong.
+pub(super) fn conversion(facts: &Facts) -> Option<Line> {
+    let definition = facts.definitions.as_ref().ok()?.get(SPLITS)?;
+    let client = definition.spec.conversion.as_ref()?.webhook.as_ref()?.client_config.as_ref()?;
+    let service = client.service.as_ref().filter(|service| service.name == SERVICE)?;
+    let roots = facts.trust.values().find_map(|roots| roots.as_ref().ok()?.as_deref());
+    if trusts(client.ca_bundle.as_ref(), roots) {
+        return None;
+    }
+    let what = "TrafficSplits can be read and written in v1alpha4 alone: the API server does not trust who converts them";
+    let who = format!("{SPLITS}: {}/{SERVICE}", service.namespace);
+    Some(Line::error(Code::WEBHOOK_ROOTS_DIFFER, what).with(vec![who]))
+}
+
+const SPLITS: &str = "trafficsplits.split.smi-spec.io";
+/// Of the control plane.
+const SERVICE: &str = "gauze-control-plane";
+
+/// Whether the API server knows our webhook by these roots, or by some if it is not known which they are.
+fn trusts(bundle: Option<&ByteString>, roots: Option<&str>) -> bool {
+    let bundle = bundle.map_or_else(String::new, |bundle| String::from_utf8_lossy(&bundle.0).into_owned());
+    let known = certificates_in(&bundle);
+    !known.is_empty() && roots.is_none_or(|roots| certificates_in(roots) == known)
 }
 
 /// The names of the webhooks of which `is` holds.

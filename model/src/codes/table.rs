@@ -163,9 +163,9 @@ OWN_CERTIFICATE_NOT_RENEWED 1309, "The control plane does not renew its own cert
 WEBHOOK_MISSING 1310, "The injection webhook is not configured",
     "There is no MutatingWebhookConfiguration `gauze-injector`, so no pod gets a sidecar.",
     "Upgrade the chart, which brings it back.";
-WEBHOOK_ROOTS_DIFFER 1311, "The API server does not trust the injection webhook",
-    "The `caBundle` of the webhook configuration is empty, or is not the set of roots of the mesh. Pods that ask for a sidecar are not created.",
-    "The leader of the control plane writes it within seconds; if it stays, look at its log for what it may not do with webhook configurations.";
+WEBHOOK_ROOTS_DIFFER 1311, "The API server does not trust a webhook of the control plane",
+    "The `caBundle` of the injection webhook's configuration, or of the definition of TrafficSplit, is empty, or is not the set of roots of the mesh. Pods that ask for a sidecar are not created, or TrafficSplits cannot be read and written in older versions than v1alpha4.",
+    "The leader of the control plane writes it within seconds; if it stays, look at its log for what it may not do with webhook configurations and definitions. A definition that names a Service of another namespace than the control plane's is left alone: upgrade the chart.";
 WEBHOOK_IGNORES_FAILURES 1312, "Pods are created without a sidecar while the webhook does not answer",
     "The failure policy of the injection webhook is not `Fail`: a pod that asks for a sidecar while the control plane is away starts outside the mesh.",
     "Set `injector.failurePolicy: Fail` in the chart's values: only pods that ask are concerned.";

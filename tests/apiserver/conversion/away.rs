@@ -1,6 +1,8 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 
 use super::*;
+use crate::harness::apiserver::output;
+use crate::harness::programs::program;
 
 #[tokio::test]
 async fn without_a_control_plane_splits_of_every_origin_are_read_changed_and_deleted_with_owner_and_namespace()
@@ -42,6 +44,7 @@ async fn without_a_control_plane_splits_of_every_origin_are_read_changed_and_del
     drop(first);
     conversion.in_force().await;
     assert!(second.metric("conversions_total", "converted").await > 0.0);
+    after_an_uninstallation(&conversion).await;
     somebody_elses_definition_is_left_alone(&conversion, &second).await;
 }
 
@@ -122,6 +125,29 @@ async fn goes_with_its_namespace(conversion: &Conversion<'_>, name: &str) {
         Some(left) => Err(format!("{:?}", left.status)),
     })
     .await;
+}
+
+/// Fields that somebody owns in a version that is served no more are in nobody's way.
+async fn after_an_uninstallation(conversion: &Conversion<'_>) {
+    let mut command = std::process::Command::new(program("gauze-control-plane"));
+    command.args(["uninstall", "--stop-conversion", "--system-namespace", &conversion.mesh.system.name]);
+    command.arg("--kubeconfig").arg(conversion.mesh.server.kubeconfig());
+    let said = output(command, "").await.expect("it is allowed");
+    assert!(said.ends_with("only v1alpha4 is served\n"), "{said}");
+    eventually("v1alpha1 is not served", async || match conversion.splits("v1alpha1").get("kept").await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let read = conversion.splits("v1alpha4").get("kept").await.expect("it is there");
+    let managers = read.metadata.managed_fields.unwrap_or_default();
+    let older =
+        managers.iter().any(|entry| entry.api_version.as_deref() == Some("split.smi-spec.io/v1alpha1"));
+    assert!(older, "nobody owns a field in v1alpha1: {managers:?}");
+    let split = split("v1alpha4", "kept", &json!([5, 6]), &json!({}));
+    let forced = PatchParams::apply("another").force();
+    let applied = conversion.splits("v1alpha4").patch("kept", &forced, &Patch::Apply(&split)).await;
+    assert_eq!(weights(&applied.expect("it is taken")), json!([5, 6]));
 }
 
 /// A definition of the same name that another mesh brought, with two versions and no conversion, as linkerd-smi's.

@@ -117,6 +117,34 @@ fn the_webhook_must_be_there_trusted_and_strict() {
 }
 
 #[test]
+fn who_converts_splits_must_be_trusted_if_it_is_ours() {
+    let with = |service: &str, bundle: Option<&str>| {
+        let mut facts = example::well();
+        let bundle = bundle.map(|pem| k8s_openapi::ByteString(pem.as_bytes().to_vec()));
+        let client =
+            json!({ "service": { "name": service, "namespace": "gauze-system" }, "caBundle": bundle });
+        let webhook = json!({ "clientConfig": client, "conversionReviewVersions": ["v1"] });
+        let conversion = json!({ "strategy": "Webhook", "webhook": webhook });
+        let split = facts.definitions.as_mut().unwrap().get_mut("trafficsplits.split.smi-spec.io").unwrap();
+        split.spec.conversion = Some(serde_json::from_value(conversion).unwrap());
+        facts
+    };
+    for (what, facts, expected) in [
+        ("nothing is converted", example::well(), vec![]),
+        ("our roots", with("gauze-control-plane", Some(ROOTS)), vec![]),
+        ("none", with("gauze-control-plane", None), vec![error(Code::WEBHOOK_ROOTS_DIFFER)]),
+        (
+            "those of another mesh",
+            with("gauze-control-plane", Some(&ROOTS.replace("AAAA", "BBBB"))),
+            vec![error(Code::WEBHOOK_ROOTS_DIFFER)],
+        ),
+        ("somebody else converts", with("another", None), vec![]),
+    ] {
+        assert_eq!(said(conversion(&facts)), expected, "{what}");
+    }
+}
+
+#[test]
 fn every_namespace_of_the_mesh_has_its_roots() {
     let other = ROOTS.replace("AAAA", "BBBB");
     let trusting = |more: Option<&str>| {
