@@ -4,6 +4,7 @@
 pub mod decide; // which rule decides, and how
 pub mod finding; // what is said to the user
 mod pod; // the pod with our sidecar
+mod pre_stop; // what gives callers time to go elsewhere
 mod probes; // what the sidecar asks in kubelet's place
 pub mod quantity; // amounts of CPU and memory
 pub mod settings; // what the operator sets

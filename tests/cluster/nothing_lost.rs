@@ -1,5 +1,5 @@
 //! Apps that come and go under mixed load, by ledger: HTTP/1.1, HTTP/2, gRPC and opaque, over connections that are kept
-//! and over fresh ones. Nothing is lost, nothing runs twice, and what fails is told. No pod of these has a preStop hook.
+//! and over fresh ones. Nothing is lost, nothing runs twice, and what fails is told. No app of these has a preStop hook of its own.
 
 mod control_plane; // the control plane that comes and goes
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::probes::Rewrite;
 use super::settings::Injector;
-use super::sidecar;
+use super::{pre_stop, sidecar};
 use super::wishes::Wishes;
 use super::{INJECTED, REDIRECT, Rule, SIDECAR, VOLUMES, is_ours};
 
@@ -34,6 +34,10 @@ pub fn inject(
     let redirect = take(&mut others, REDIRECT).unwrap_or_else(|| sidecar::redirect(&pod, wishes, injector));
     let proxy = take(&mut others, SIDECAR).unwrap_or_else(|| sidecar::proxy(&pod, wishes, injector));
 
+    let seconds = wishes.pre_stop_sleep.unwrap_or(injector.settings.pre_stop_sleep);
+    if pre_stop::waits(&pod["spec"], seconds) {
+        apps.iter_mut().for_each(|container| pre_stop::wait(container, seconds));
+    }
     let rewrite = Rewrite { skipped: &wishes.skip_inbound_ports, word };
     let restartable = others.iter_mut().filter(|container| container["restartPolicy"] == "Always");
     let arguments: Vec<String> =

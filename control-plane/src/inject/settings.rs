@@ -48,7 +48,14 @@ pub struct InjectionSettings {
     /// Whether sidecars write a line for each request and connection on stdout
     #[arg(long, value_name = "off|json", env = "GAUZE_PROXY_ACCESS_LOG", value_enum, default_value_t = AccessLog::Off)]
     pub proxy_access_log: AccessLog,
+
+    /// Seconds for which the containers of a pod that is told to end serve on, so that callers go elsewhere first; 0 for none
+    #[arg(long, value_name = "SECONDS", env = "GAUZE_PRE_STOP_SLEEP", default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=PRE_STOP_SLEEP_MAX))]
+    pub pre_stop_sleep: u64,
 }
+
+/// The longest `--pre-stop-sleep`, in seconds.
+pub(super) const PRE_STOP_SLEEP_MAX: u64 = 60;
 
 /// An amount, or none.
 pub type Amount = Option<Quantity>;
@@ -157,6 +164,7 @@ mod tests {
             ("--proxy-image-pull-policy", "Sometimes"),
             ("--proxy-log-level", "info=loud"),
             ("--proxy-access-log", "xml"),
+            ("--pre-stop-sleep", "61"),
         ] {
             let refused = parse(&[&format!("{flag}={value}")]).expect_err(value);
             assert!(refused.contains(flag), "{refused}");

@@ -11,13 +11,13 @@ use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::quantity::Quantity;
-use super::settings::{AccessLog, Amount, InjectionSettings};
+use super::settings::{AccessLog, Amount, InjectionSettings, PRE_STOP_SLEEP_MAX};
 use super::{Finding, INJECT, INJECTED, OWN_PORTS, PREFIX};
 use crate::logging;
 use crate::translate;
 
 /// The annotations that users write, without the prefix.
-pub const ANNOTATIONS: [&str; 11] = [
+pub const ANNOTATIONS: [&str; 12] = [
     "inject",
     "skip-inbound-ports",
     "skip-outbound-ports",
@@ -28,6 +28,7 @@ pub const ANNOTATIONS: [&str; 11] = [
     "access-log",
     "cpu",
     "memory",
+    "pre-stop-sleep",
     "redirect",
 ];
 /// Entries of one list.
@@ -43,6 +44,8 @@ pub struct Wishes {
     pub access_log: Option<AccessLog>,
     pub cpu: Option<Bounds>,
     pub memory: Option<Bounds>,
+    /// In seconds.
+    pub pre_stop_sleep: Option<u64>,
 }
 
 /// `25,9000-9100`.
@@ -92,6 +95,7 @@ pub fn read(metadata: &ObjectMeta, settings: &InjectionSettings) -> Result<Wishe
         access_log: reader.read("access-log", access_log),
         cpu,
         memory,
+        pre_stop_sleep: reader.read("pre-stop-sleep", pre_stop_sleep),
     };
     reader.read("opaque-ports", ports);
     reader.read("mtls", mtls);
@@ -192,6 +196,11 @@ fn access_log(text: &str) -> Result<AccessLog, String> {
     AccessLog::from_str(text, false).map_err(|_| format!("`{text}` is not understood; write off or json"))
 }
 
+fn pre_stop_sleep(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= PRE_STOP_SLEEP_MAX);
+    seconds.ok_or_else(|| format!("`{text}` is no number of seconds up to {PRE_STOP_SLEEP_MAX}; write 5, or 0 for none"))
+}
+
 fn mtls(text: &str) -> Result<(), String> {
     match translate::is_strictness(text) {
         true => Ok(()),
@@ -240,6 +249,7 @@ mod tests {
             ("access-log", "json"),
             ("cpu", "100m"),
             ("memory", "64Mi/1Gi"),
+            ("pre-stop-sleep", "5"),
             ("redirect", "init"),
         ]);
         let bounds = |request: &str, limit: Option<&str>| {
@@ -256,6 +266,7 @@ mod tests {
             access_log: Some(AccessLog::Json),
             cpu: bounds("100m", None),
             memory: bounds("64Mi", Some("1Gi")),
+            pre_stop_sleep: Some(5),
         };
         assert_eq!(expected.skip_inbound_ports.to_string(), "25,9000-9100");
         assert_eq!(read(&all, &settings::defaults()), Ok(expected));
@@ -280,6 +291,8 @@ mod tests {
             ("memory", "64Mi/", "64Mi"),
             ("memory", "512Mi", "limit of 256Mi"),
             ("memory", "2Gi/1Gi", "limit of 1Gi"),
+            ("pre-stop-sleep", "2s", "number of seconds"),
+            ("pre-stop-sleep", "61", "up to 60"),
             ("redirect", "cni", "`init`"),
         ] {
             let refused = read_one(name, text).expect_err(text);

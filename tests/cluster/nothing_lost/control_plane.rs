@@ -19,15 +19,18 @@ const PROCESS: &str = r#"for process in /proc/[0-9]*; do
   [ "$(cat $process/comm 2>/dev/null)" = gauze-control-p ] || continue
   tr '\0' '\n' <$process/environ | grep -qx "HOSTNAME=$1" || continue
   pid=${process#/proc/}
+  inside() { nsenter --net=$process/ns/net "$@"; }
   "#;
-/// No packet in, none out, but on the loopback.
-const CUT: &str = "for tables in iptables ip6tables; do
-  nsenter --net=$process/ns/net $tables -w -I INPUT ! -i lo -j DROP
-  nsenter --net=$process/ns/net $tables -w -I OUTPUT ! -o lo -j DROP
-done; exit; done; exit 1";
-const MEND: &str = "for tables in iptables ip6tables; do
-  nsenter --net=$process/ns/net $tables -w -F
-done; exit; done; exit 1";
+/// No packet in, none out, but on the loopback and for kubelet, which is no part of the network between nodes.
+const CUT: &str = r#"kubelet=$(inside ip -4 route | sed -n 's/^default via \([0-9.]*\).*/\1/p')
+  for tables in iptables ip6tables; do
+    inside $tables -w -I INPUT ! -i lo -j DROP
+    inside $tables -w -I OUTPUT ! -o lo -j DROP
+  done
+  inside iptables -w -I INPUT -s $kubelet -j ACCEPT
+  inside iptables -w -I OUTPUT -d $kubelet -j ACCEPT
+  exit; done; exit 1"#;
+const MEND: &str = "for tables in iptables ip6tables; do inside $tables -w -F; done; exit; done; exit 1";
 const KILL: &str = "kill -KILL $pid; exit; done; exit 1";
 
 /// A mesh with two control planes, and a shop under load.
@@ -120,7 +123,7 @@ impl Mesh<'_> {
     /// The split is live in every proxy, and its status says so.
     async fn statuses_are_true(&self) {
         within(SOON, "statuses are true", async || {
-            let said = self.cluster.gauze(&["get", "trafficsplits", "-n", "shop"]).await;
+            let said = self.cluster.gauze(&["get", "split", "-n", "shop"]).await;
             holds(said.as_ref().is_ok_and(|said| said.contains("1/1")), said)
         })
         .await;
