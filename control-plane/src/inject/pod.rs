@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::probes::Rewrite;
 use super::settings::Injector;
-use super::{pre_stop, sidecar};
 use super::wishes::Wishes;
 use super::{INJECTED, REDIRECT, Rule, SIDECAR, VOLUMES, is_ours};
+use super::{pre_stop, sidecar};
 
 /// Where the ServiceAccount admission plugin mounts the app's API token into every container.
 const API_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -198,7 +198,9 @@ fn access_log(text: &str) -> Result<AccessLog, String> {
 
 fn pre_stop_sleep(text: &str) -> Result<u64, String> {
     let seconds = text.parse().ok().filter(|seconds| *seconds <= PRE_STOP_SLEEP_MAX);
-    seconds.ok_or_else(|| format!("`{text}` is no number of seconds up to {PRE_STOP_SLEEP_MAX}; write 5, or 0 for none"))
+    seconds.ok_or_else(|| {
+        format!("`{text}` is no number of seconds up to {PRE_STOP_SLEEP_MAX}; write 5, or 0 for none")
+    })
 }
 
 fn mtls(text: &str) -> Result<(), String> {
