@@ -1,9 +1,9 @@
 //! Load from a client outside the mesh: an open loop at a fixed rate, HTTP/1.1, HTTP/2 and gRPC mixed.
 //! A request that is due is sent whether or not earlier ones were answered, and its latency counts
-//! from when it was due.
+//! from when it was due; unless the load is told to have only so many outstanding at once.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ struct Shared {
     client: Client,
     /// Requests per second; 0: paused.
     rate: AtomicU32,
+    /// Outstanding requests at which the next one waits, instead of being due.
+    at_once: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -43,6 +45,8 @@ pub(crate) struct Tally {
     pub(crate) by_protocol: BTreeMap<Protocol, Outcomes>,
     /// How often each failure was seen; at most [`REASONS_MAX`] different ones.
     pub(crate) reasons: BTreeMap<String, u64>,
+    /// How many answers came from each pod, of the first [`PODS_MAX`].
+    pub(crate) pods: BTreeMap<String, u64>,
 }
 
 /// What became of the requests of one protocol.
@@ -61,17 +65,17 @@ impl Tally {
 
     fn note(&mut self, protocol: Protocol, outcome: Result<Answer, CallError>, taken: Duration) {
         let outcomes = self.by_protocol.entry(protocol).or_default();
-        let Err(error) = outcome else {
-            outcomes.answered += 1;
-            outcomes.latencies.note(taken);
-            return;
+        let error = match outcome {
+            Err(error) => error,
+            Ok(answer) => {
+                outcomes.answered += 1;
+                outcomes.latencies.note(taken);
+                return count(&mut self.pods, answer.pod, PODS_MAX);
+            }
         };
         outcomes.failed += 1;
         self.failed += 1;
-        let reason = format!("{}: {error}", protocol.as_str());
-        if self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&reason) {
-            *self.reasons.entry(reason).or_default() += 1;
-        }
+        count(&mut self.reasons, format!("{}: {error}", protocol.as_str()), REASONS_MAX);
     }
 
     /// Adds what became of another run.
@@ -86,6 +90,9 @@ impl Tally {
         }
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason.clone()).or_default() += count;
+        }
+        for (pod, count) in &other.pods {
+            *self.pods.entry(pod.clone()).or_default() += count;
         }
     }
 
@@ -105,8 +112,17 @@ impl Tally {
     }
 }
 
+/// Counts one more of these, if they are not too many different ones.
+fn count(counts: &mut BTreeMap<String, u64>, of: String, most: usize) {
+    if counts.len() < most || counts.contains_key(&of) {
+        *counts.entry(of).or_default() += 1;
+    }
+}
+
 /// Different reasons that a run remembers.
 const REASONS_MAX: usize = 64;
+/// Pods that a run remembers.
+const PODS_MAX: usize = 256;
 /// Requests in flight beyond which the load does not add: this machine does not keep up.
 const IN_FLIGHT_MAX: u64 = 4096;
 /// How often the sender wakes: some milliseconds are finer than any latency that it could distort.
@@ -118,6 +134,7 @@ impl Load {
         let shared = Arc::new(Shared {
             client: Client::new(address, authority),
             rate: AtomicU32::new(rate),
+            at_once: AtomicU64::new(u64::MAX),
             state: Mutex::new(State { run: run.to_owned(), runs: BTreeMap::new() }),
         });
         let task = tokio::spawn(send(shared.clone(), seed));
@@ -133,6 +150,11 @@ impl Load {
         self.shared.rate.store(rate, Ordering::Relaxed);
     }
 
+    /// From now on a request waits while so many are outstanding: a machine that does not keep up gets fewer.
+    pub(crate) fn set_at_once(&self, requests: u64) {
+        self.shared.at_once.store(requests, Ordering::Relaxed);
+    }
+
     pub(crate) fn rate(&self) -> u32 {
         self.shared.rate.load(Ordering::Relaxed)
     }
@@ -145,6 +167,13 @@ impl Load {
     /// What became of all requests so far.
     pub(crate) fn tallies(&self) -> BTreeMap<String, Tally> {
         lock(&self.shared).runs.clone()
+    }
+}
+
+impl Shared {
+    fn is_full(&self) -> bool {
+        let at_once = self.at_once.load(Ordering::Relaxed);
+        at_once < u64::MAX && lock(self).runs.values().map(Tally::in_flight).sum::<u64>() >= at_once
     }
 }
 
@@ -172,6 +201,10 @@ async fn send(shared: Arc<Shared>, seed: u64) {
             continue;
         }
         while due <= now {
+            if shared.is_full() {
+                due = now; // what waited is not caught up with
+                break;
+            }
             number += 1;
             let id = format!("{seed:x}-{number}");
             tokio::spawn(send_one(shared.clone(), draw_protocol(&mut random), id, due));
@@ -219,7 +252,20 @@ mod tests {
         tally.note(Protocol::Grpc, Err(CallError("reset".into())), taken);
         tally.note(Protocol::Grpc, Err(CallError("reset".into())), taken);
         assert_eq!((tally.failed, tally.in_flight()), (2, 1));
+        assert_eq!(tally.pods, BTreeMap::from([(String::new(), 1)]), "the pod says no name here");
         assert_eq!(tally.worst(), "2 x grpc: reset");
+    }
+
+    #[tokio::test]
+    async fn with_two_at_once_the_third_waits() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let load = Load::start(silent.local_addr().unwrap(), "web", 1000, 1, "run");
+        load.set_at_once(2);
+        while load.tally("run").sent < 2 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(TICK * 20).await;
+        assert_eq!(load.tally("run").sent, 2);
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub(crate) struct Arguments {
     /// Requests per second; 0 until somebody asks for more
     #[arg(long, default_value_t = 20, value_parser = parse_rate())]
     rate: u32,
+    /// Outstanding requests at which the next one waits; without it none does
+    #[arg(long)]
+    at_once: Option<u64>,
     /// Makes the mix of protocols repeatable
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -54,6 +57,9 @@ pub(crate) struct Ledger {
     /// From now on the load's requests belong to this run; ledgers count by it
     #[arg(long)]
     run: Option<String>,
+    /// Wait until so many of this run's requests have ended
+    #[arg(long, requires = "run")]
+    requests: Option<u64>,
 }
 
 fn parse_rate() -> clap::builder::RangedI64ValueParser<u32> {
@@ -75,6 +81,8 @@ struct Account {
     open: u64,
     /// How often each failure was seen.
     reasons: BTreeMap<String, u64>,
+    /// How many answers came from each pod.
+    pods: BTreeMap<String, u64>,
 }
 
 impl Account {
@@ -85,6 +93,7 @@ impl Account {
             failed: tally.failed,
             open: tally.in_flight(),
             reasons: tally.reasons.clone(),
+            pods: tally.pods.clone(),
         }
     }
 }
@@ -98,6 +107,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     println!("{}", serde_json::json!({ "listening": { "load": [listener.local_addr()?] } }));
     let authority = arguments.target.rsplit_once(':').map_or("", |(host, _)| host);
     let load = Load::start(&arguments.target, authority, arguments.rate, arguments.seed, FIRST_RUN);
+    if let Some(requests) = arguments.at_once {
+        load.set_at_once(requests);
+    }
     let load = Arc::new(load);
     tokio::select! {
         () = accept(listener, load.clone()) => {}
@@ -171,16 +183,35 @@ fn accounts(load: &Load) -> String {
 pub(crate) async fn ledger(arguments: Ledger) -> anyhow::Result<Exit> {
     let endpoint = Endpoint::Tcp(arguments.at);
     let rate = arguments.rate.map(|rate| format!("rate={rate}"));
-    let run = arguments.run.map(|run| format!("run={run}"));
+    let run = arguments.run.as_ref().map(|run| format!("run={run}"));
     // The run first: what is sent at a new rate belongs to it.
     let orders: Vec<String> = run.into_iter().chain(rate).collect();
     let text = match orders.as_slice() {
         [] => endpoint.get("/ledger").await?,
         orders => endpoint.post(&format!("/load?{}", orders.join("&"))).await?,
     };
+    let text = match (arguments.run, arguments.requests) {
+        (Some(run), Some(requests)) => after(&endpoint, &run, requests).await?,
+        _ => text,
+    };
     println!("{text}");
     Ok(Exit::Fine)
 }
+
+/// The ledger as soon as so many requests of the run have ended.
+async fn after(endpoint: &Endpoint, run: &str, requests: u64) -> anyhow::Result<String> {
+    loop {
+        let ledger = endpoint.get_json("/ledger").await?;
+        let ended = ["answered", "failed"].map(|field| ledger[run][field].as_u64().unwrap_or_default());
+        if ended.iter().sum::<u64>() >= requests {
+            return Ok(ledger.to_string());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// How often the load is asked whether so many requests have ended.
+const POLL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -195,9 +226,8 @@ mod tests {
         tokio::spawn(accept(listener, load.clone()));
         assert_eq!(endpoint.get_json("/ledger").await.unwrap(), serde_json::json!({}));
         endpoint.post("/load?run=upgrade&rate=1000").await.unwrap();
-        while load.tally("upgrade").failed < 3 {
-            tokio::task::yield_now().await;
-        }
+        let ledger = after(&endpoint, "upgrade", 3).await.unwrap();
+        assert!(ledger.contains("upgrade"), "{ledger}");
         endpoint.post("/load?rate=0").await.unwrap();
         while load.tally("upgrade").in_flight() > 0 {
             tokio::task::yield_now().await;
