@@ -4,6 +4,7 @@
 mod authorization; // who may call an injected pod
 mod cli; // `gauze` asks the installed mesh
 mod conformance; // what upstream asks of a mesh with the Gateway API
+mod delivery; // tools that deliver step by step
 mod exposure; // what a stranger reaches
 mod injection; // what kubelet makes of injected pods
 mod install; // a user's day, from helm install to helm uninstall

@@ -83,15 +83,6 @@ impl Stranger {
     }
 }
 
-/// The network namespace of a pod, by its address.
-async fn network_of(cluster: &Cluster, pod: &str) -> String {
-    let address = addresses(&object(cluster, "pod", pod).await).remove(0);
-    let script =
-        "for name in $(ls /run/netns); do ip -n $name -4 address | grep -qF \" $1/\" && echo $name; done; :";
-    let found = cluster.run(&["sh", "-c", script, "sh", &address]).await.expect("the node has namespaces");
-    found.trim().to_owned()
-}
-
 /// The workloads `strict` and `permissive`, and strangers to both.
 async fn strangers(cluster: &Cluster) -> Vec<Stranger> {
     let namespace = format!(
@@ -104,7 +95,7 @@ async fn strangers(cluster: &Cluster) -> Vec<Stranger> {
     );
     cluster.apply(&(namespace + &workload("strict") + &workload("permissive") + &stranger)).await;
     cluster.pods_ready(NAMESPACE).await;
-    vec![Stranger::Node, Stranger::Pod(network_of(cluster, "stranger").await)]
+    vec![Stranger::Node, Stranger::Pod(cluster.network_of(NAMESPACE, "stranger").await)]
 }
 
 #[tokio::test]

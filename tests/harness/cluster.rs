@@ -117,6 +117,11 @@ impl Cluster {
         self.with_kubeconfig("kubectl", arguments, "").await
     }
 
+    /// The same with this on its input.
+    pub(crate) async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+        self.with_kubeconfig("kubectl", arguments, input).await
+    }
+
     /// What helm printed, or its complaint.
     pub(crate) async fn helm(&self, arguments: &[&str]) -> Result<String, String> {
         self.with_kubeconfig("helm", arguments, "").await
@@ -176,6 +181,16 @@ impl Cluster {
     /// Runs a command on the node, among its network interfaces and processes.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Result<String, String> {
         output(self.command(arguments), "").await
+    }
+
+    /// The name of a pod's network namespace on the node.
+    pub(crate) async fn network_of(&self, namespace: &str, pod: &str) -> String {
+        let address = ["get", "pod", pod, "--namespace", namespace, "--output=jsonpath={.status.podIP}"];
+        let address = self.kubectl(&address).await.expect("the pod is there");
+        let script =
+            "for name in $(ls /run/netns); do ip -n $name address | grep -qF \" $1/\" && echo $name; done; :";
+        let found = self.run(&["sh", "-c", script, "sh", &address]).await.expect("the node has namespaces");
+        found.trim().to_owned()
     }
 
     /// A command on the node, to be started.
