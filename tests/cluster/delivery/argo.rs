@@ -24,6 +24,8 @@ const OLD: &str = "7d9f8c5b44";
 const NEW: &str = "5c8b66d9f7";
 
 const REQUESTS: u64 = 200;
+/// Requests per second, all the time.
+const RATE: u32 = 60;
 const STEPS: [u64; 3] = [20, 50, 100];
 
 /// How long the garbage collector may take: it looks for new kinds every 30 s.
@@ -135,7 +137,7 @@ async fn release_by_split(cluster: &'static Cluster, version: &'static str, root
     switch_selector(&smi.tool, CANARY, OLD).await;
     smi.set_weight(0).await;
     landed_split(&stage, ROLLOUT).await;
-    stage.begin_load().await;
+    stage.begin_load(RATE).await;
     switch_selector(&smi.tool, CANARY, NEW).await;
     stage.count(REQUESTS).await.expect(&format!("{version}: created"), "new", 0.0);
     for canary in STEPS {

@@ -18,6 +18,8 @@ const CANARY: &str = "podinfo-canary";
 
 /// Enough for the share of one step to be told from that of the next.
 const REQUESTS: u64 = 200;
+/// Requests per second, all the time.
+const RATE: u32 = 60;
 
 /// The weights of the canary that an analysis goes through, and back to the primary when it is promoted.
 const STEPS: [u64; 4] = [10, 50, 100, 0];
@@ -170,7 +172,7 @@ async fn release_by_split(cluster: &'static Cluster, provider: &str, version: &'
     router.flagger.create_services().await;
     router.reconcile().await;
     landed_split(&stage, APEX).await;
-    stage.begin_load().await;
+    stage.begin_load(RATE).await;
     stage.count(REQUESTS).await.expect(&format!("{provider}: created"), "canary", 0.0);
     for canary in STEPS {
         router.set_routes(canary).await;

@@ -12,6 +12,8 @@ const LIVE_AFTER: Duration = Duration::from_secs(2);
 /// The tolerance in points. Of 3,000 requests the share is off by as much once in 85,000 draws.
 const TOLERANCE: f64 = 4.0;
 const REQUESTS: u64 = 3000;
+/// Requests per second.
+const RATE: u32 = 120;
 
 /// How a user shares out the traffic of a Service.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +63,7 @@ async fn move_half(cluster: &'static Cluster, way: Way, namespace: &str) {
         + &service(namespace, "cart-v2", "app: cart, version: v2");
     stage.apply(&services).await;
     stage.apply(&way.yaml(namespace, 90, 10)).await;
-    stage.begin_load().await;
+    stage.begin_load(RATE).await;
     eventually(&format!("{way:?}: 90/10 is live"), async || {
         let share = stage.count(200).await.share("v2");
         holds((2.0..20.0).contains(&share), share)

@@ -8,15 +8,16 @@ use crate::harness::eventually::{eventually, holds};
 use crate::harness::objects;
 use crate::harness::programs::repository;
 
-/// Requests per second, and how many may be outstanding: a machine that does not keep up gets fewer.
-const RATE: &str = "100";
-const AT_ONCE: u32 = 8;
+/// How many requests may be outstanding: a machine that does not keep up gets fewer, and the others on it are not starved.
+const AT_ONCE: u32 = 4;
 /// How far the share of a fair draw may be off by chance: as often as once in 150,000 draws.
 const SIGMAS: f64 = 4.5;
 
 pub(super) struct Stage {
     pub cluster: &'static Cluster,
     pub namespace: String,
+    /// The Service that the load calls.
+    target: String,
     runs: std::cell::Cell<u32>,
 }
 
@@ -37,7 +38,7 @@ pub(super) struct Count {
 }
 
 impl Stage {
-    /// Starts load and apps, all injected. The load calls port 80 of `target`, which need not exist yet, and sends nothing so far.
+    /// Starts the apps, injected. The load will call port 80 of Service `target`, which need not exist yet.
     pub(super) async fn set(cluster: &'static Cluster, namespace: &str, target: &str, apps: &[App]) -> Stage {
         let injected = objects::namespace(namespace, &["tool"]).replacen(
             "metadata: {",
@@ -49,9 +50,10 @@ impl Stage {
             let labels = format!("labels: {{{}}}", app.labels);
             demo_app(namespace, app.pod, &[]).replacen(&format!("labels: {{app: {}}}", app.pod), &labels, 1)
         });
-        cluster.apply(&(apps.collect::<String>() + &load(namespace, target))).await;
+        cluster.apply(&apps.collect::<String>()).await;
         cluster.pods_ready(namespace).await;
-        Stage { cluster, namespace: namespace.to_owned(), runs: std::cell::Cell::default() }
+        let (namespace, target) = (namespace.to_owned(), target.to_owned());
+        Stage { cluster, namespace, target, runs: std::cell::Cell::default() }
     }
 
     /// Applies what the user writes.
@@ -65,9 +67,16 @@ impl Stage {
         serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))
     }
 
-    /// Sends requests from now on, until the stage ends.
-    pub(super) async fn begin_load(&self) {
-        self.order(&["--rate", RATE]).await;
+    /// Sends so many requests per second from now on, until the stage ends.
+    pub(super) async fn begin_load(&self, rate: u32) {
+        let address = self.address_of(&self.target).await;
+        self.apply(&load(&self.namespace, &self.target, &address, rate)).await;
+        self.cluster.pods_ready(&self.namespace).await;
+    }
+
+    async fn address_of(&self, service: &str) -> String {
+        let service = self.object("service", service).await.expect("it is there");
+        service["spec"]["clusterIP"].as_str().expect("an address").to_owned()
     }
 
     /// What becomes of so many requests sent from now on.
@@ -110,11 +119,10 @@ impl Stage {
     /// process beside the load.
     pub(super) async fn ask(&self, service: &str, requests: u32, headers: &[&str]) -> Vec<Answer> {
         let network = self.cluster.network_of(&self.namespace, "load").await;
-        let address =
-            self.object("service", service).await.expect("it is there")["spec"]["clusterIP"].clone();
+        let address = self.address_of(service).await;
         let script = repository().join("tests/cluster/delivery/ask.py").display().to_string();
-        let [address, requests] = [address.as_str().expect("an address"), &requests.to_string()];
-        let ask = ["ip", "netns", "exec", &network, "python3", &script, address, "80", service, requests];
+        let requests = requests.to_string();
+        let ask = ["ip", "netns", "exec", &network, "python3", &script, &address, "80", service, &requests];
         let said = self.cluster.run(&[&ask, headers].concat()).await.expect("the script runs");
         let answers: Vec<Value> = serde_json::from_str(&said).expect("a list");
         answers.iter().map(Answer::read).collect()
@@ -181,14 +189,17 @@ fn number_in(object: &Value, field: &str) -> u64 {
     object[field].as_u64().unwrap_or_default()
 }
 
-/// A Pod that sends HTTP/1.1, HTTP/2 and gRPC to this Service.
-fn load(namespace: &str, target: &str) -> String {
+/// A Pod that sends HTTP/1.1, HTTP/2 and gRPC to a Service, whose address it need not look up: the cluster's DNS is not
+/// what is measured here.
+fn load(namespace: &str, target: &str, address: &str, rate: u32) -> String {
     let app = demo_app(namespace, "load", &[]);
     let (before, after) = app.split_once("    args: ").expect("it has arguments");
     let after = after.split_once('\n').expect("in a line").1;
-    format!(
-        "{before}    args: [demo-load, \"--target={target}:80\", --rate=0, --at-once={AT_ONCE}, \"--listen=[::]:8080\"]\n{after}"
-    )
+    let known = format!("spec:\n  hostAliases: [{{ip: {address}, hostnames: [{target}]}}]\n");
+    let arguments = format!(
+        "    args: [demo-load, \"--target={target}:80\", --rate={rate}, --at-once={AT_ONCE}, \"--listen=[::]:8080\"]\n"
+    );
+    before.replacen("spec:\n", &known, 1) + &arguments + after
 }
 
 /// A Service on port 80 for the pods with these labels.

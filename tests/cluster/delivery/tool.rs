@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::stage::Stage;
+use crate::harness::eventually;
 
 pub(super) struct Tool<'a> {
     pub stage: &'a Stage,
@@ -59,8 +60,17 @@ impl Tool<'_> {
         self.kubectl(&arguments, "").await.unwrap_or_else(|error| panic!("PATCH {kind}/{name}: {error}"));
     }
 
+    /// As every tool it tries again, at its next interval, what the API server could not do because the control plane was
+    /// not ready to convert: one that cannot keep up says so and leaves its Service for a moment.
     async fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let account = format!("--as={}", self.account);
-        self.stage.cluster.kubectl_with(&[arguments, &[&account]].concat(), input).await
+        let arguments = [arguments, &[&account]].concat();
+        eventually(&format!("the API server takes {}", arguments[..2].join(" ")), async || {
+            match self.stage.cluster.kubectl_with(&arguments, input).await {
+                Err(error) if error.contains("conversion webhook") => Err(error),
+                done => Ok(done),
+            }
+        })
+        .await
     }
 }

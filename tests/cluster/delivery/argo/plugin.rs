@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CANARY, NEW, OLD, REQUESTS, ROLLOUT, STABLE, STEPS, shop, switch_selector};
+use super::{CANARY, NEW, OLD, RATE, REQUESTS, ROLLOUT, STABLE, STEPS, shop, switch_selector};
 use crate::cluster::delivery::live::landed_route;
 use crate::cluster::delivery::page;
 use crate::cluster::delivery::roles;
@@ -94,7 +94,7 @@ async fn the_gateway_api_plugins_weights_and_header_rules_land_and_move_the_traf
     stage.apply(&page::object(&stage.namespace, "HTTPRoute").to_string()).await; // the user's
     plugin.set_weight(0).await;
     landed_route(&stage, ROLLOUT).await;
-    stage.begin_load().await;
+    stage.begin_load(RATE).await;
     stage.count(REQUESTS).await.expect("plugin: at the start", "new", 0.0);
 
     // `setHeaderRoute`: testers see the canary before anybody else does.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{APEX, CANARY, Flagger, PRIMARY, REQUESTS, STEPS, podinfo};
+use super::{APEX, CANARY, Flagger, PRIMARY, RATE, REQUESTS, STEPS, podinfo};
 use crate::cluster::delivery::live::landed_route;
 use crate::cluster::delivery::page;
 use crate::cluster::delivery::stage::Stage;
@@ -141,7 +141,7 @@ async fn flaggers_http_routes_land_step_by_step_and_move_the_traffic() {
 async fn release(cluster: &'static Cluster) {
     let stage = podinfo(cluster, "flagger-gateway").await;
     let router = router(&stage).await;
-    stage.begin_load().await;
+    stage.begin_load(RATE).await;
     stage.count(REQUESTS).await.expect("gatewayapi:v1: created", "canary", 0.0);
     for canary in STEPS {
         router.set_rules(json!([router.weighted(canary)])).await;
@@ -162,6 +162,7 @@ async fn release(cluster: &'static Cluster) {
 async fn release_with_affinity(cluster: &'static Cluster) {
     let stage = podinfo(cluster, "flagger-affinity").await;
     let router = router(&stage).await;
+    stage.begin_load(0).await; // requests are sent beside it
     router.set_rules(router.sticky(20)).await;
     landed_route(&stage, APEX).await;
     assert_eq!(router.routes().await, Ok((80, 20)));
