@@ -3,19 +3,27 @@
 //! `Accepted` and `ResolvedRefs` follow from the world alone, `Programmed n/m` from what the proxies hold.
 
 mod conditions;
+mod decide; // when a status is written
+mod ours; // what of an object's status in a cluster is ours
 mod programmed;
 mod replicas;
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
+use gauze_crds::TrafficSplit;
+use gauze_crds::traffic_split::SplitBackend;
 use gauze_model::{Kind, Name, Origin};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::problem::Problem;
 use crate::translate::{Judgement, judge};
-use crate::world::{ObjectKey, ObjectKind, World};
+use crate::world::{Object, ObjectKey, ObjectKind, World};
+use programmed::Counts;
 
+pub use decide::{Difference, Past, difference, when_to_write, without_count};
+pub use ours::{Ours, Shape};
 pub use replicas::heard_by_all;
 
 /// The name under which gauze writes into statuses that are shared with others.
@@ -71,6 +79,9 @@ pub struct ClosedPolicy {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ObjectStatus {
     pub object: ObjectKey,
+    /// Of a TrafficSplit: who gets how much, in short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
     /// One for each parent of a route and each target of a policy; one without reference for a split.
     pub parents: Vec<ParentStatus>,
 }
@@ -85,100 +96,93 @@ pub struct ParentStatus {
 }
 
 /// A Kubernetes condition without its time, which is its writer's to know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// `Accepted`, `ResolvedRefs`, `PartiallyInvalid` or `Programmed`.
     #[serde(rename = "type")]
-    pub condition_type: &'static str,
+    pub condition_type: Cow<'static, str>,
     pub status: Truth,
     /// One word in CamelCase.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
+    /// The generation of the object that it speaks of.
+    #[serde(default)]
     pub observed_generation: i64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Truth {
     True,
     False,
     Unknown,
 }
 
-impl ObjectStatus {
-    /// The object's `status` as it stands in a cluster, but for the times of its conditions: of routes
-    /// `parents` (Gateway API), of policies `ancestors` (GEP-713), of a split just conditions.
-    pub fn to_json(&self) -> Value {
-        let entries = |list: &str, reference: &str| {
-            let entry = |parent: &ParentStatus| {
-                json!({
-                    reference: parent.reference,
-                    "controllerName": CONTROLLER_NAME,
-                    "conditions": parent.conditions,
-                })
-            };
-            json!({ list: self.parents.iter().map(entry).collect::<Vec<_>>() })
-        };
-        match self.object.kind {
-            ObjectKind::HttpRoute | ObjectKind::GrpcRoute => entries("parents", "parentRef"),
-            ObjectKind::TrafficPolicy | ObjectKind::AuthorizationPolicy => {
-                entries("ancestors", "ancestorRef")
-            }
-            _ => {
-                let conditions = self.parents.iter().flat_map(|parent| &parent.conditions);
-                json!({ "conditions": conditions.collect::<Vec<_>>() })
-            }
-        }
-    }
-}
-
 /// The conditions of every object that has some, by kind, namespace and name; also of objects that
 /// their source cannot use. `source` are the problems that it sees.
 pub fn conditions(world: &World, source: &[Problem], heard: &Heard) -> Vec<ObjectStatus> {
-    let mut statuses: Vec<ObjectStatus> = world
-        .objects()
-        .filter_map(|object| {
-            let judged = judge(world, object);
-            let origin = object.origin();
-            let unusable =
-                source.iter().find(|problem| problem.origin.object() == origin.object() && is_fatal(problem));
-            let judged = match (judged.is_empty(), unusable) {
-                (true, None) => return None,
-                (true, Some(_)) => vec![Judgement::default()],
-                (false, _) => judged,
-            };
-            let programmed = programmed::count(heard, &origin);
-            let parents = judged.into_iter().map(|judgement| {
-                let reference = judgement.reference.clone();
-                let conditions =
-                    conditions::of(object.kind(), &judgement, unusable, &programmed, origin.generation);
-                ParentStatus { reference, conditions }
-            });
-            Some(ObjectStatus { object: object.key(), parents: parents.collect() })
-        })
-        .collect();
-    statuses.extend(never_usable(world, source));
+    let mut unusable = BTreeMap::new();
+    for problem in source.iter().filter(|problem| is_fatal(problem)) {
+        unusable
+            .extend(object_of(problem).filter(|key| !unusable.contains_key(key)).map(|key| (key, problem)));
+    }
+    let counts = Counts::of(heard);
+    let of_object = |object| of_object(world, object, &mut unusable, &counts);
+    let mut statuses: Vec<ObjectStatus> = world.objects().filter_map(of_object).collect();
+    statuses.extend(unusable.into_iter().map(|(object, problem)| never_usable(object, problem)));
     statuses.sort_by(|one, other| one.object.cmp(&other.object));
     statuses
 }
 
-/// Objects that the world does not hold, since no version of them could be used.
-fn never_usable(world: &World, source: &[Problem]) -> Vec<ObjectStatus> {
-    let mut statuses: Vec<ObjectStatus> = Vec::new();
-    for problem in source.iter().filter(|problem| is_fatal(problem)) {
-        let kind = ObjectKind::ALL.into_iter().find(|kind| kind.as_str() == problem.origin.kind);
-        let Some(kind) = kind.filter(|_| !problem.origin.name.is_empty()) else { continue };
-        let object = ObjectKey::new(kind, &problem.origin.namespace, &problem.origin.name);
-        if world.object(&object).is_some() || statuses.iter().any(|status| status.object == object) {
-            continue;
-        }
-        let parents = vec![ParentStatus {
-            reference: Value::Null,
-            conditions: vec![conditions::unusable_condition(problem, false)],
-        }];
-        statuses.push(ObjectStatus { object, parents });
+/// The status of an object of the world, if it has one. What its source cannot use of it is taken out of `unusable`.
+fn of_object(
+    world: &World,
+    object: &Object,
+    unusable: &mut BTreeMap<ObjectKey, &Problem>,
+    counts: &Counts<'_>,
+) -> Option<ObjectStatus> {
+    let (key, origin) = (object.key(), object.origin());
+    let unusable = unusable.remove(&key);
+    let mut judged = judge(world, object);
+    if judged.is_empty() {
+        unusable?;
+        judged.push(Judgement::default());
     }
-    statuses
+    let programmed = counts.count(&origin);
+    let parents = judged.into_iter().map(|judgement| ParentStatus {
+        conditions: conditions::of(object.kind(), &judgement, unusable, &programmed, origin.generation),
+        reference: judgement.reference,
+    });
+    let split = object.as_split().map(|split| split_in_short(split));
+    Some(ObjectStatus { split, parents: parents.collect(), object: key })
+}
+
+/// Backends that `status.split` names; of more it says how many.
+const BACKENDS_MAX: usize = 8;
+
+/// Who gets how much, as a column of `kubectl get` shows it: `cart-v1=90 cart-v2=10`.
+fn split_in_short(split: &TrafficSplit) -> String {
+    let backends = &split.spec.backends;
+    let share = |backend: &SplitBackend| format!("{}={}", backend.service, backend.weight);
+    let mut shares: Vec<String> = backends.iter().take(BACKENDS_MAX).map(share).collect();
+    if backends.len() > BACKENDS_MAX {
+        shares.push(format!("and {} more", backends.len() - BACKENDS_MAX));
+    }
+    shares.join(" ")
+}
+
+/// The object that a problem is about; `None` if it is about a file, or about a kind that is none of ours.
+fn object_of(problem: &Problem) -> Option<ObjectKey> {
+    let Origin { kind, namespace, name, .. } = &problem.origin;
+    let kind = ObjectKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+    (!name.is_empty()).then(|| ObjectKey::new(kind, namespace, name))
+}
+
+/// The status of an object that the world does not hold, since no version of it could be used.
+fn never_usable(object: ObjectKey, problem: &Problem) -> ObjectStatus {
+    let conditions = vec![conditions::unusable_condition(problem, false)];
+    let parents = vec![ParentStatus { reference: Value::Null, conditions }];
+    ObjectStatus { object, split: None, parents }
 }
 
 /// Whether the version that stands in the source is not the one in force.

@@ -10,6 +10,8 @@ use crate::world::ObjectKind;
 
 /// Problems that one condition spells out; of more it says how many.
 const MESSAGES_MAX: usize = 5;
+/// Characters of a message, for a person to read; Kubernetes would take 32,768.
+const MESSAGE_MAX: usize = 4_096;
 
 /// The conditions of an object at one parent. `unusable` says why its newest version is not the one in force.
 pub(super) fn of(
@@ -19,8 +21,11 @@ pub(super) fn of(
     programmed: &Count,
     generation: i64,
 ) -> Vec<Condition> {
+    // What cannot be used is the newest version; all else is said of the one in force.
+    let newest: Vec<Condition> =
+        unusable.into_iter().map(|problem| unusable_condition(problem, true)).collect();
     let mut conditions = match (unusable, &judgement.refused) {
-        (Some(problem), _) => vec![unusable_condition(problem, true)],
+        (Some(_), _) => Vec::new(),
         (None, Some(problem)) => vec![refused(problem)],
         (None, None) => accepted(kind, judgement),
     };
@@ -30,17 +35,18 @@ pub(super) fn of(
             None => programmed.condition(),
         });
     }
-    conditions
-        .into_iter()
-        .map(|condition| Condition { observed_generation: generation, ..condition })
-        .collect()
+    let in_force =
+        conditions.into_iter().map(|condition| Condition { observed_generation: generation, ..condition });
+    newest.into_iter().chain(in_force).collect()
 }
 
 /// The condition of an object that its source cannot use.
 pub(super) fn unusable_condition(problem: &Problem, earlier_in_force: bool) -> Condition {
     let earlier = if earlier_in_force { "; its last good version stays in force" } else { "" };
     let place = problem.place.as_ref().map_or_else(String::new, |place| format!(" ({place})"));
-    condition("Accepted", Truth::False, "Invalid", format!("{}{place}{earlier}", text(problem)))
+    let message = format!("{}{place}{earlier}", text(problem));
+    let condition = condition("Accepted", Truth::False, "Invalid", message);
+    Condition { observed_generation: problem.origin.generation, ..condition }
 }
 
 fn refused(problem: &Problem) -> Condition {
@@ -130,9 +136,19 @@ pub(super) fn condition(
     condition_type: &'static str,
     status: Truth,
     reason: &'static str,
-    message: String,
+    mut message: String,
 ) -> Condition {
-    Condition { condition_type, status, reason, message, observed_generation: 0 }
+    if let Some((end, _)) = message.char_indices().nth(MESSAGE_MAX) {
+        message.truncate(end);
+        message.push('…');
+    }
+    Condition {
+        condition_type: condition_type.into(),
+        status,
+        reason: reason.into(),
+        message,
+        observed_generation: 0,
+    }
 }
 
 fn text(problem: &Problem) -> String {

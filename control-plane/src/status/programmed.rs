@@ -1,5 +1,7 @@
 //! `Programmed n/m`: how many of the pods that an object concerns hold what it says now (DESIGN, "Is it live").
 
+use std::collections::{BTreeSet, HashMap};
+
 use gauze_model::Origin;
 
 use super::conditions::condition;
@@ -21,26 +23,46 @@ pub(super) struct Count {
     unheard: Vec<String>,
 }
 
-/// Counts the pods by an object; each pod once, whatever number of resources it holds of it.
-pub(super) fn count(heard: &Heard, origin: &Origin) -> Count {
-    let mut count = Count { unheard: heard.unheard.clone(), ..Count::default() };
-    for proxy in &heard.proxies {
-        let mut concerned = proxy
-            .resources
-            .iter()
-            .filter(|holding| holding.origins.iter().any(|of| of.object() == origin.object()))
-            .peekable();
-        if concerned.peek().is_none() {
-            continue;
+/// Who holds what of which object: made once, asked for each.
+pub(super) struct Counts<'h> {
+    unheard: &'h [String],
+    /// By kind, namespace and name of the object: each proxy that it concerns, with what that holds of it.
+    concerned: HashMap<(&'h str, &'h str, &'h str), Vec<(&'h Proxy, Vec<&'h Holding>)>>,
+}
+
+impl<'h> Counts<'h> {
+    pub(super) fn of(heard: &'h Heard) -> Counts<'h> {
+        let mut counts = Counts { unheard: &heard.unheard, concerned: HashMap::new() };
+        for proxy in &heard.proxies {
+            for holding in &proxy.resources {
+                let objects: BTreeSet<_> = holding.origins.iter().map(Origin::object).collect();
+                objects.into_iter().for_each(|object| counts.add(object, proxy, holding));
+            }
         }
-        count.concerned += 1;
-        let concerned: Vec<&Holding> = concerned.collect();
-        if concerned.iter().all(|holding| is_current(holding, origin)) {
-            count.current += 1;
-        }
-        count.refusals.extend(concerned.iter().find_map(|holding| refusal(proxy, &holding.state, origin)));
+        counts
     }
-    count
+
+    /// All holdings of one proxy come in a row.
+    fn add(&mut self, object: (&'h str, &'h str, &'h str), proxy: &'h Proxy, holding: &'h Holding) {
+        let concerned = self.concerned.entry(object).or_default();
+        match concerned.last_mut().filter(|(last, _)| std::ptr::eq(*last, proxy)) {
+            Some((_, holdings)) => holdings.push(holding),
+            None => concerned.push((proxy, vec![holding])),
+        }
+    }
+
+    /// Counts the pods by an object; each pod once, whatever number of resources it holds of it.
+    pub(super) fn count(&self, origin: &Origin) -> Count {
+        let mut count = Count { unheard: self.unheard.to_vec(), ..Count::default() };
+        for (proxy, holdings) in self.concerned.get(&origin.object()).into_iter().flatten() {
+            count.concerned += 1;
+            if holdings.iter().all(|holding| is_current(holding, origin)) {
+                count.current += 1;
+            }
+            count.refusals.extend(holdings.iter().find_map(|holding| refusal(proxy, &holding.state, origin)));
+        }
+        count
+    }
 }
 
 /// Whether it is what this version of the object yields: the replica that says so may not have seen that one yet. A
@@ -199,9 +221,10 @@ mod tests {
                 "0/1; shop/web-0 refused it: rules[0]: is too large",
             ),
         ] {
-            let condition = count(&Heard { proxies, ..Heard::default() }, &split("cart")).condition();
+            let heard = Heard { proxies, ..Heard::default() };
+            let condition = Counts::of(&heard).count(&split("cart")).condition();
             assert_eq!(
-                (condition.status, condition.reason, condition.message.as_str()),
+                (condition.status, &*condition.reason, condition.message.as_str()),
                 (status, reason, message),
                 "{what}"
             );

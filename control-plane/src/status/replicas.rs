@@ -94,7 +94,7 @@ mod tests {
             generation,
             ..Origin::default()
         };
-        let condition = programmed::count(&heard, &split).condition();
+        let condition = programmed::Counts::of(&heard).count(&split).condition();
         format!("{:?} {} {}", condition.status, condition.reason, condition.message)
     }
 

@@ -43,7 +43,9 @@ fn statuses(objects: &str, heard: &Heard) -> Vec<(String, Value)> {
     let (objects, problems) = directory::read(directory.path());
     let world = World::of(MeshSettings::default(), objects);
     let statuses = conditions(&world, &problems, heard);
-    statuses.iter().map(|status| (status.object.to_string(), status.to_json())).collect()
+    let shape = |status: &ObjectStatus| Shape::of(status.object.kind).expect("it has a status");
+    let json = |status: &ObjectStatus| Ours::of(status, &[]).to_json(shape(status), &[]);
+    statuses.iter().map(|status| (status.object.to_string(), json(status))).collect()
 }
 
 fn condition(name: &str, status: &str, reason: &str, message: &str, generation: i64) -> Value {
@@ -81,7 +83,7 @@ fn each_kind_has_the_status_that_its_users_look_for() {
         ),
         (
             "TrafficSplit/shop/cart".to_owned(),
-            json!({ "conditions": [condition(
+            json!({ "split": "cart=1", "conditions": [condition(
                 "Accepted", "False", "TargetNotFound",
                 "spec.service: there is no Service `crat` in namespace `shop`; correct the name, or create the Service (M5001)", 3,
             )]}),
@@ -122,7 +124,7 @@ fn an_object_whose_new_version_cannot_be_used_says_so_and_that_the_old_one_holds
         statuses.iter().find(|status| status.object.kind == ObjectKind::TrafficPolicy).expect("its status");
     let accepted = &policy.parents[0].conditions[0];
     assert_eq!(
-        (accepted.status, accepted.reason, accepted.message.as_str()),
+        (accepted.status, &*accepted.reason, accepted.message.as_str()),
         (
             Truth::False,
             "Invalid",
