@@ -5,8 +5,9 @@
 
 mod known; // what is known of the cluster
 mod read; // an object, and no more of it than is used
-mod watched;
-mod watching; // one watch // what is watched, and where it is served
+mod standing; // the statuses that stand there
+mod watched; // what is watched, and where it is served
+mod watching; // one watch
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 use super::Update;
 use crate::metrics::Metrics;
 use known::Known;
+pub use standing::{Standing, Stands, Statuses};
 use watched::Watched;
 use watching::{Said, Watch};
 
@@ -30,10 +32,11 @@ const SAID: usize = 4_096;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Reads all objects, now and after every change; ends when the receiver is dropped.
-/// Whenever `reconnect` changes, all connections are made anew.
+/// Whenever `reconnect` changes, all connections are made anew. What stands in statuses goes to `standing`.
 pub fn watch(
     client: &Client,
     reconnect: &watch::Receiver<u64>,
+    standing: Standing,
     metrics: &Arc<Metrics>,
 ) -> mpsc::Receiver<Update> {
     let (updates, receiver) = mpsc::channel(UPDATES);
@@ -51,7 +54,7 @@ pub fn watch(
     }
     let metrics = Arc::clone(metrics);
     tokio::spawn(async move {
-        follow(heard, updates, &metrics).await;
+        follow(heard, updates, &standing, &metrics).await;
         watches.shutdown().await;
     });
     receiver
@@ -61,6 +64,7 @@ pub fn watch(
 async fn follow(
     mut heard: mpsc::Receiver<(Watched, Said)>,
     updates: mpsc::Sender<Update>,
+    standing: &Standing,
     metrics: &Metrics,
 ) {
     let mut known = Known::nothing_of(&Watched::ALL);
@@ -71,6 +75,7 @@ async fn follow(
         if heard == Ok(0) {
             return;
         }
+        standing.hear(&mut said);
         let update = known.hear(said, Instant::now());
         count(&known, metrics);
         if update.events.is_empty() && update.problems == told {

@@ -14,7 +14,7 @@ use super::watched::Watched;
 use super::watching::Said;
 use crate::problem::Problem;
 use crate::source::Update;
-use crate::world::{Event, ObjectKey};
+use crate::world::{Event, Object, ObjectKey};
 
 /// A watch that fails for so long is a problem; one that only begins anew is none.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,8 +33,8 @@ type Key = (String, String);
 struct Kind {
     /// Whether all that exists was read once.
     complete: bool,
-    /// What the world holds.
-    known: BTreeSet<Key>,
+    /// What the world holds; it is told of nothing that is as it was, such as a status that we wrote.
+    known: BTreeMap<Key, Object>,
     networks: BTreeMap<Key, Vec<IpNet>>,
     problems: BTreeMap<Key, Vec<Problem>>,
     /// Since when it cannot be watched, and why.
@@ -115,6 +115,7 @@ impl Kind {
             Said::Apply(read) => self.apply(read, events),
             Said::Delete { namespace, name } => self.delete(watched, &(namespace, name), events),
             Said::Working => self.failing = None,
+            Said::Served { .. } => {}
             Said::Failing(why) => {
                 // The first reason stays: the later ones only sound different.
                 self.failing.get_or_insert((now, why));
@@ -123,7 +124,7 @@ impl Kind {
     }
 
     fn replace(&mut self, watched: Watched, reads: Vec<Read>, events: &mut Vec<Event>) {
-        let mut gone: BTreeSet<Key> = self.known.iter().chain(self.networks.keys()).cloned().collect();
+        let mut gone: BTreeSet<Key> = self.known.keys().chain(self.networks.keys()).cloned().collect();
         self.problems.clear();
         for read in reads {
             gone.remove(&(read.namespace.clone(), read.name.clone()));
@@ -141,8 +142,10 @@ impl Kind {
         }
         match read.item {
             Some(Item::Object(object)) => {
-                self.known.insert(key);
-                events.push(Event::Apply(object));
+                if self.known.get(&key) != Some(&object) {
+                    self.known.insert(key, object.clone());
+                    events.push(Event::Apply(object));
+                }
             }
             Some(Item::Networks(networks)) => drop(self.networks.insert(key, networks)),
             None => {}
@@ -152,7 +155,7 @@ impl Kind {
     fn delete(&mut self, watched: Watched, key: &Key, events: &mut Vec<Event>) {
         self.problems.remove(key);
         self.networks.remove(key);
-        if self.known.remove(key)
+        if self.known.remove(key).is_some()
             && let Watched::Object(kind) = watched
         {
             events.push(Event::Delete(ObjectKey::new(kind, &key.0, &key.1)));

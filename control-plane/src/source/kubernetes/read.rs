@@ -6,8 +6,10 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::super::understand::{Fault, parse, understand};
+use super::standing::Stands;
 use super::watched::Watched;
 use crate::problem::Problem;
+use crate::status::{Ours, Shape};
 use crate::world::{Object, ObjectKind};
 
 /// What came of an object.
@@ -18,6 +20,8 @@ pub(super) struct Read {
     /// None, if it cannot be used.
     pub(super) item: Option<Item>,
     pub(super) problems: Vec<Problem>,
+    /// Of kinds whose status we write: what stands there.
+    pub(super) stands: Option<Box<Stands>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +42,8 @@ pub(super) fn read(watched: Watched, mut given: Value) -> Read {
         generation: given.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
         path: String::new(),
     };
+    let mut stands = stands(watched, &mut given);
+    let references = references(&given);
     trim(watched, &mut given);
     let (item, faults) = match watched {
         Watched::Object(kind) => {
@@ -49,7 +55,38 @@ pub(super) fn read(watched: Watched, mut given: Value) -> Read {
     };
     let problems =
         faults.into_iter().map(|Fault { code, path, message }| Problem::new(code, origin.at(path), message));
-    Read { problems: problems.collect(), namespace: origin.namespace, name: origin.name, item }
+    if let Some(stands) = stands.as_mut().filter(|_| item.is_none()) {
+        stands.references = references;
+    }
+    Read { problems: problems.collect(), namespace: origin.namespace, name: origin.name, item, stands }
+}
+
+/// The status that stands there, of kinds whose status we write.
+fn stands(watched: Watched, given: &mut Value) -> Option<Box<Stands>> {
+    let Watched::Object(kind) = watched else { return None };
+    let shape = Shape::of(kind)?;
+    let status = given.get_mut("status").map(Value::take).unwrap_or_default();
+    let (ours, foreign) = Ours::read(shape, &status);
+    let text = |path: &str| given.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Some(Box::new(Stands {
+        api_version: text("/apiVersion"),
+        uid: text("/metadata/uid"),
+        resource_version: text("/metadata/resourceVersion"),
+        ours,
+        foreign,
+        references: Vec::new(),
+    }))
+}
+
+/// What an object says that it is attached to, whatever else stands in it.
+fn references(given: &Value) -> Vec<Value> {
+    let lists = ["/spec/parentRefs", "/spec/targetRefs"].into_iter().filter_map(|path| given.pointer(path));
+    let references = lists.filter_map(Value::as_array).flatten();
+    let of_service = |reference: &&Value| {
+        let group = reference["group"].as_str();
+        reference["kind"] == "Service" && matches!(group, None | Some("" | "core"))
+    };
+    references.filter(of_service).cloned().collect()
 }
 
 /// Of Kubernetes' own kinds, what we do not know belongs to a newer release, and is no slip of the pen.
@@ -107,7 +144,7 @@ fn trim(watched: Watched, given: &mut Value) {
             });
         }
         Watched::Node | Watched::ServiceCidr => keep_fields(object, &["metadata", "spec"]),
-        // Users read them back in `gauze get`; their status is others' (B2: ours) and not looked at.
+        // Users read them back in `gauze get`. What stands in their status is no part of the world.
         Watched::Object(_) => {
             object.remove("status");
         }

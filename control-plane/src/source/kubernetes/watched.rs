@@ -61,6 +61,11 @@ impl Watched {
         }
     }
 
+    /// The kind as it stands in paths.
+    pub(super) fn plural(self) -> &'static str {
+        self.names().1
+    }
+
     /// Whether a cluster may lack the kind: it is a custom resource, or new.
     fn is_optional(self) -> bool {
         match self {
@@ -81,18 +86,26 @@ impl fmt::Display for Watched {
     }
 }
 
-/// Where the API server serves the kind now, in the best version that both sides know; none, if it does not.
+/// How the API server serves a kind.
+pub(super) struct Served {
+    /// Where.
+    pub(super) path: String,
+    /// Whether statuses are written apart from the rest.
+    pub(super) has_status: bool,
+}
+
+/// How the API server serves the kind now, in the best version that both sides know; none, if it does not.
 ///
 /// # Errors
 /// It cannot be asked.
-pub(super) async fn served(client: &Client, watched: Watched) -> kube::Result<Option<String>> {
+pub(super) async fn served(client: &Client, watched: Watched) -> kube::Result<Option<Served>> {
     let (group, plural, versions) = watched.names();
     let path = |version: &str| match group {
         "" => format!("/api/{version}/{plural}"),
         group => format!("/apis/{group}/{version}/{plural}"),
     };
     if !watched.is_optional() {
-        return Ok(versions.first().map(|version| path(version)));
+        return Ok(versions.first().map(|version| Served { path: path(version), has_status: true }));
     }
     let Some(offered) = discover::<ApiGroup>(client, &format!("/apis/{group}")).await? else {
         return Ok(None);
@@ -101,9 +114,13 @@ pub(super) async fn served(client: &Client, watched: Watched) -> kube::Result<Op
         if !offered.versions.iter().any(|offered| offered.version == *version) {
             continue;
         }
-        let resources = discover::<ApiResources>(client, &format!("/apis/{group}/{version}")).await?;
-        if resources.is_some_and(|found| found.resources.iter().any(|resource| resource.name == plural)) {
-            return Ok(Some(path(version)));
+        let found = discover::<ApiResources>(client, &format!("/apis/{group}/{version}")).await?;
+        let has = |name: &str| {
+            found.iter().flat_map(|found| &found.resources).any(|resource| resource.name == name)
+        };
+        if has(plural) {
+            let has_status = has(&format!("{plural}/status"));
+            return Ok(Some(Served { path: path(version), has_status }));
         }
     }
     Ok(None)

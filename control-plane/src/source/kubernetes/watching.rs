@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use super::read::{Read, read};
-use super::watched::{Watched, served};
+use super::watched::{Served, Watched, served};
 use crate::metrics::Metrics;
 
 /// How long the API server keeps a watch open; then it is resumed.
@@ -51,6 +51,10 @@ pub(super) enum Said {
     Delete {
         namespace: String,
         name: String,
+    },
+    /// The API server serves the kind, and takes statuses of it or does not.
+    Served {
+        has_status: bool,
     },
     /// The API server answers.
     Working,
@@ -131,8 +135,9 @@ impl Watch {
         let mut was_served = false;
         while !self.said.is_closed() {
             match timeout(ANSWER_TIMEOUT, served(&self.client, self.watched)).await {
-                Ok(Ok(Some(path))) => {
+                Ok(Ok(Some(Served { path, has_status }))) => {
                     (failures, missing, was_served) = (0, None, true);
+                    self.tell(Said::Served { has_status }).await;
                     self.follow(&path).await;
                 }
                 Ok(Ok(None)) => {

@@ -1,7 +1,9 @@
 use serde_json::{Value, json};
 
 use super::super::read::read;
+use super::super::standing::{Standing, Stands};
 use super::*;
+use crate::status::Ours;
 use crate::world::ObjectKind;
 
 const SERVICES: Watched = Watched::Object(ObjectKind::Service);
@@ -52,10 +54,10 @@ fn what_vanished_while_nobody_watched_is_deleted_and_nothing_else() {
     known.hear(vec![(SERVICES, Said::All(both))], now);
     let anew = vec![service("pay", "10.0.0.3"), service("web", "10.0.0.2")];
     let update = known.hear(vec![(SERVICES, Said::All(anew))], now);
-    // `web` did not change, which the world sees for itself.
     assert_eq!(
         events(&update),
-        ["apply Service/shop/pay", "apply Service/shop/web", "delete Service/shop/cart"]
+        ["apply Service/shop/pay", "delete Service/shop/cart"],
+        "`web` did not change"
     );
     let gone = known.hear(vec![(SERVICES, deleted("web")), (SERVICES, deleted("web"))], now);
     assert_eq!(events(&gone), ["delete Service/shop/web"]);
@@ -78,10 +80,44 @@ fn a_malformed_object_costs_only_itself_and_keeps_its_last_good_version() {
     assert_eq!(anew.problems.len(), 1);
 
     let mended = known.hear(vec![(SPLITS, Said::Apply(split(json!("cart"))))], now);
-    assert_eq!((events(&mended), mended.problems), (vec!["apply TrafficSplit/shop/cart".to_owned()], vec![]));
+    assert_eq!((events(&mended), mended.problems), (vec![], vec![]), "it is again what it was");
     known.hear(vec![(SPLITS, Said::Apply(split(json!(7))))], now);
     let gone = known.hear(vec![(SPLITS, deleted("cart"))], now);
     assert_eq!((events(&gone), gone.problems), (vec!["delete TrafficSplit/shop/cart".to_owned()], vec![]));
+}
+
+#[test]
+fn a_status_that_stands_there_is_kept_beside_the_world_and_changes_nothing_in_it() {
+    let standing = Standing::default();
+    let mut known = Known::nothing_of(&[SPLITS]);
+    let now = Instant::now();
+    let split = |version: &str, status: Value| {
+        let metadata = json!({"name": "cart", "namespace": "shop", "uid": "u", "resourceVersion": version});
+        read(
+            SPLITS,
+            json!({"apiVersion": "split.smi-spec.io/v1alpha4", "metadata": metadata, "status": status, "spec": {"service": "cart", "backends": []}}),
+        )
+    };
+    let mut hear = |said: Said| {
+        let mut said = vec![(SPLITS, said)];
+        standing.hear(&mut said);
+        known.hear(said, now)
+    };
+    assert_eq!(events(&hear(Said::All(vec![split("1", Value::Null)]))).len(), 2);
+    let echo = hear(Said::Apply(split("2", json!({"split": "cart=1", "conditions": []}))));
+    assert_eq!(echo, Update::default());
+    let key = ObjectKey::new(ObjectKind::TrafficSplit, "shop", "cart");
+    let expected = Stands {
+        api_version: "split.smi-spec.io/v1alpha4".to_owned(),
+        uid: "u".to_owned(),
+        resource_version: "2".to_owned(),
+        ours: Ours { split: Some("cart=1".to_owned()), entries: Vec::new() },
+        ..Stands::default()
+    };
+    assert_eq!(*standing.statuses()[&key], expected);
+    assert_eq!(standing.take_changed(), [key].into());
+    hear(Said::All(vec![]));
+    assert_eq!(standing.statuses().len(), 0);
 }
 
 #[test]

@@ -76,6 +76,7 @@ async fn said(dialogue: Dialogue, count: usize) -> Vec<String> {
             }
             Said::Apply(read) => format!("apply {}", read.name),
             Said::Delete { namespace, name } => format!("delete {namespace}/{name}"),
+            Said::Served { .. } => continue,
             Said::Working => "working".to_owned(),
             Said::Failing(why) => format!("failing: {why}"),
         });
