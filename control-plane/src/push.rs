@@ -47,6 +47,8 @@ pub struct Push {
     state: Mutex<State>,
     /// Counts the changes of the world.
     changes: watch::Sender<u64>,
+    /// Counts the changes of what proxies hold and should hold, but for those of the world.
+    holdings: watch::Sender<u64>,
     metrics: Arc<Metrics>,
 }
 
@@ -79,7 +81,12 @@ pub struct ProxyView {
 impl Push {
     pub fn new(settings: MeshSettings, metrics: Arc<Metrics>) -> Push {
         let state = State { world: Arc::new(World::new(settings)), ..State::default() };
-        Push { state: Mutex::new(state), changes: watch::Sender::new(0), metrics }
+        Push {
+            state: Mutex::new(state),
+            changes: watch::Sender::new(0),
+            holdings: watch::Sender::new(0),
+            metrics,
+        }
     }
 
     /// The world as it is now.
@@ -95,6 +102,22 @@ impl Push {
     /// Tells of every change of the world, after debouncing.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Tells whenever a proxy comes, goes, asks, or acknowledges or refuses something.
+    pub fn holdings(&self) -> watch::Receiver<u64> {
+        self.holdings.subscribe()
+    }
+
+    /// Forgets pods that have been away for too long to count.
+    pub fn forget_those_who_left(&self) {
+        if self.lock().forget_those_who_left(Instant::now()) {
+            self.holdings_changed();
+        }
+    }
+
+    fn holdings_changed(&self) {
+        self.holdings.send_modify(|count| *count += 1);
     }
 
     /// Follows a source until it ends: several updates in a row become one change of the world.
@@ -121,7 +144,9 @@ impl Push {
     /// Opens a stream for a pod that was admitted. The notification comes whenever something is owed to it.
     /// The oldest of a pod's streams ends when there are too many.
     pub fn open(&self, workload: Workload) -> (StreamId, Arc<Notify>) {
-        self.lock().open(workload, &self.metrics)
+        let opened = self.lock().open(workload, &self.metrics);
+        self.holdings_changed();
+        opened
     }
 
     /// Takes a request of a stream; returns what must be sent for it.
@@ -133,7 +158,9 @@ impl Push {
         id: StreamId,
         request: DeltaDiscoveryRequest,
     ) -> Result<Vec<DeltaDiscoveryResponse>, Refusal> {
-        self.lock().hear(id, request, &self.metrics)
+        let heard = self.lock().hear(id, request, &self.metrics);
+        self.holdings_changed();
+        heard
     }
 
     /// What must be sent to a stream for all that has changed since it was last asked.
@@ -147,6 +174,7 @@ impl Push {
     /// Closes a stream; what it held is remembered for a while.
     pub fn close(&self, id: StreamId) {
         self.lock().close(id, Instant::now(), &self.metrics);
+        self.holdings_changed();
     }
 
     /// Each pod with a stream, or with one a short time ago: what it holds and should hold.
@@ -293,14 +321,15 @@ impl State {
         newest.values().map(|stream| stream.view(answers)).collect()
     }
 
-    fn forget_those_who_left(&mut self, now: Instant) {
+    /// Whether there were any.
+    fn forget_those_who_left(&mut self, now: Instant) -> bool {
         let world = &self.world;
         let forgotten = self.streams.iter().filter(|(_, stream)| {
             stream.left_before(now, REMEMBERED) || (!stream.is_open() && !stream.workload.exists_in(world))
         });
-        for id in forgotten.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.forget(id);
-        }
+        let forgotten: Vec<StreamId> = forgotten.map(|(id, _)| *id).collect();
+        forgotten.iter().for_each(|id| self.forget(*id));
+        !forgotten.is_empty()
     }
 
     fn forget(&mut self, id: StreamId) {

@@ -33,6 +33,8 @@ pub struct Replicas {
     leads: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
     others: Arc<Mutex<Others>>,
+    /// Counts the changes of what the others say.
+    changes: watch::Sender<u64>,
 }
 
 /// Who says what the conditions are.
@@ -64,7 +66,7 @@ impl Replicas {
         leads: watch::Receiver<bool>,
         metrics: Arc<Metrics>,
     ) -> Replicas {
-        Replicas { push, peers, leads, metrics, others: Arc::default() }
+        Replicas { push, peers, leads, metrics, others: Arc::default(), changes: watch::Sender::new(0) }
     }
 
     /// Asks the others for as long as we lead.
@@ -72,6 +74,7 @@ impl Replicas {
         let mut leads = self.leads.clone();
         loop {
             if *leads.borrow_and_update() {
+                self.push.forget_those_who_left();
                 self.ask_all().await;
             } else {
                 *self.lock() = Others::default();
@@ -79,6 +82,23 @@ impl Replicas {
             tokio::select! {
                 () = sleep(ASK) => {}
                 changed = leads.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Tells of every change of what the others say.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Waits until each of the others has said what its proxies hold, or has been silent for so long that nothing
+    /// is claimed without it.
+    pub(super) async fn settled(&self) {
+        let mut changes = self.changes();
+        while !self.lock().is_settled(Instant::now()) {
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = sleep(ASK) => {}
             }
         }
     }
@@ -115,7 +135,7 @@ impl Replicas {
     }
 
     /// What all have heard, and whose word is missing.
-    fn heard(&self) -> Heard {
+    pub(super) fn heard(&self) -> Heard {
         let ours = views::proxies(&self.push);
         let others = self.lock();
         let said = others.by_pod.values().filter_map(|other| Some(other.said.as_ref()?.1.as_ref()));
@@ -132,10 +152,14 @@ impl Replicas {
         let answers = answers.await;
         let now = Instant::now();
         let mut others = self.lock();
-        let former = others.unheard(now);
+        let (former, tags) = (others.unheard(now), others.tags());
         others.note(&peers, answers, now);
         let unheard = others.unheard(now);
+        let changed = former != unheard || tags != others.tags();
         drop(others);
+        if changed {
+            self.changes.send_modify(|count| *count += 1);
+        }
         self.metrics.replicas_unheard.set(unheard.len() as f64);
         tell(&former, &unheard);
     }
@@ -148,6 +172,17 @@ impl Replicas {
 impl Others {
     fn tag_of(&self, pod: &str) -> Option<HeaderValue> {
         Some(self.by_pod.get(pod)?.said.as_ref()?.0.clone())
+    }
+
+    /// What tells their answers apart.
+    fn tags(&self) -> Vec<(String, Option<HeaderValue>)> {
+        self.by_pod.keys().map(|pod| (pod.clone(), self.tag_of(pod))).collect()
+    }
+
+    /// Whether nobody is to be waited for.
+    fn is_settled(&self, now: Instant) -> bool {
+        let is_known = |other: &Other| other.said.is_some() || now.duration_since(other.heard) >= UNHEARD;
+        self.asked && self.by_pod.values().all(is_known)
     }
 
     /// Takes note of a round of answers; who is no longer known is forgotten.
@@ -227,7 +262,9 @@ mod tests {
         let mut others = Others::default();
         assert_eq!(others.unheard(start), ["the other replicas"], "nobody was asked yet");
         let both = peers(&["gauze-1", "gauze-2"]);
+        assert!(!others.is_settled(start));
         others.note(&both, vec![answer(StatusCode::OK, "{}"), None], at(0));
+        assert_eq!([at(9), at(10)].map(|now| others.is_settled(now)), [false, true], "one is waited for");
         assert_eq!(others.unheard(at(9)), [""; 0], "one may just be starting");
         others.note(&both, vec![answer(StatusCode::NOT_MODIFIED, ""), None], at(9));
         assert_eq!(others.unheard(at(12)), ["gauze-2"], "one never answered");
