@@ -15,6 +15,7 @@ pub(crate) mod peers; // what other replicas say
 pub mod replicas; // what all replicas know together
 pub mod review; // the API server's verdict on a token
 pub(crate) mod root; // the root, in one Secret
+pub(crate) mod statuses; // what users read of their objects
 pub(crate) mod trust; // the roots, where pods mount them
 pub(crate) mod webhook; // pods that ask for a sidecar
 

@@ -57,6 +57,16 @@ pub struct Metrics {
     /// By kind of object.
     pub watch_restarts: IntCounterVec,
     pub watches_failing: IntGauge,
+    /// By kind of object.
+    pub status_writes: IntCounterVec,
+    /// By kind of object.
+    pub status_conflicts: IntCounterVec,
+    /// By kind of object.
+    pub status_write_failures: IntCounterVec,
+    pub statuses_waiting: IntGauge,
+    pub statuses_duration: Histogram,
+    /// By result: `written`, `failed`.
+    pub events: IntCounterVec,
     pub api_server_lag: Gauge,
     pub api_server_away: IntGauge,
 }
@@ -162,6 +172,22 @@ impl Metrics {
                 "Times that all objects of a kind were read anew, because a watch had expired",
                 "kind",
             )?,
+            status_writes: counters(r, "status_writes_total", "Statuses written into the cluster", "kind")?,
+            status_conflicts: counters(
+                r,
+                "status_conflicts_total",
+                "Statuses not written because somebody else had just written there",
+                "kind",
+            )?,
+            status_write_failures: counters(
+                r,
+                "status_write_failures_total",
+                "Statuses that the API server refused, or about which it did not answer",
+                "kind",
+            )?,
+            statuses_waiting: gauge(r, "statuses_waiting", "Statuses that are not yet as they should be")?,
+            statuses_duration: histogram(r, "statuses_duration_seconds", "Time to compute all statuses")?,
+            events: counters(r, "events_total", "Events for users", "result")?,
             api_server_lag: registered(
                 r,
                 Gauge::with_opts(opts(
@@ -244,6 +270,10 @@ mod tests {
             &metrics.watch_events,
             &metrics.watch_failures,
             &metrics.watch_restarts,
+            &metrics.status_writes,
+            &metrics.status_conflicts,
+            &metrics.status_write_failures,
+            &metrics.events,
         ] {
             label.with_label_values(&["x"]).inc();
         }

@@ -36,13 +36,22 @@ impl std::fmt::Display for Right {
 }
 
 /// All that the control plane may do, and not one verb more. A change of the chart is a change here, to be read twice.
-const ALLOWED: [(&str, &str, &str, &str); 12] = [
+const ALLOWED: [(&str, &str, &str, &str); 16] = [
     ("list watch", "namespaces nodes pods services", "", ""),
     ("list watch", "endpointslices.discovery.k8s.io servicecidrs.networking.k8s.io", "", ""),
     ("list watch", "authorizationpolicies.gauze.dev trafficpolicies.gauze.dev", "", ""),
     ("list watch", "trafficsplits.split.smi-spec.io", "", ""),
     ("list watch", "httproutegroups.specs.smi-spec.io", "", ""),
     ("list watch", "grpcroutes.gateway.networking.k8s.io httproutes.gateway.networking.k8s.io", "", ""),
+    ("patch", "authorizationpolicies/status.gauze.dev trafficpolicies/status.gauze.dev", "", ""),
+    ("patch", "trafficsplits/status.split.smi-spec.io", "", ""),
+    (
+        "patch",
+        "grpcroutes/status.gateway.networking.k8s.io httproutes/status.gateway.networking.k8s.io",
+        "",
+        "",
+    ),
+    ("create", "events.events.k8s.io", "", ""),
     ("create", "tokenreviews.authentication.k8s.io", "", ""),
     ("list watch create patch", "configmaps", "gauze-trust", ""),
     ("list watch patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", "gauze-injector", ""),
@@ -69,6 +78,7 @@ async fn the_control_plane_uses_each_right_that_it_has_and_asks_for_no_other() {
     assert!(other.is_empty(), "only in one of the chart's rules and those listed here: {other:#?}");
 
     let control_plane = start_control_plane(&installed).await;
+    installed.server.apply(&one_of_each_kind()).await;
     what_happens_in_a_mesh(&installed, &control_plane).await;
 
     let used = eventually("every right is used", async || {
@@ -223,12 +233,34 @@ fn gateway_kinds() -> String {
                 "versions": [{
                     "name": "v1", "served": true, "storage": true,
                     "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
+                    "subresources": { "status": {} },
                 }],
             },
         })
         .to_string()
     });
     definitions.join("\n---\n")
+}
+
+/// Objects whose statuses are to be written.
+fn one_of_each_kind() -> String {
+    let parent = "parentRefs: [{group: '', kind: Service, name: nobody}]";
+    let target = "targetRefs: [{kind: Service, name: nobody}]";
+    let object = |api_version: &str, kind: &str, spec: &str| {
+        format!("{{apiVersion: {api_version}, kind: {kind}, metadata: {{name: cart}}, spec: {{{spec}}}}}")
+    };
+    [
+        object("gateway.networking.k8s.io/v1", "HTTPRoute", parent),
+        object("gateway.networking.k8s.io/v1", "GRPCRoute", parent),
+        object("gauze.dev/v1alpha1", "TrafficPolicy", &format!("{target}, connectTimeout: 2s")),
+        object("gauze.dev/v1alpha1", "AuthorizationPolicy", target),
+        object(
+            "split.smi-spec.io/v1alpha4",
+            "TrafficSplit",
+            "service: nobody, backends: [{service: v1, weight: 1}]",
+        ),
+    ]
+    .join("\n---\n")
 }
 
 /// A namespace joins, and a sidecar asks for its certificate.

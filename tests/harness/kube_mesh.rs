@@ -41,6 +41,9 @@ pub(crate) struct KubeMesh<'a> {
     pub front: Relay,
     /// All replicas listen at the same port, each at an address of its own.
     port: u16,
+    /// Whether its control plane writes statuses. Not on a shared API server: the meshes of several tests would say
+    /// different things of the same objects.
+    writes_statuses: bool,
 }
 
 /// A replica of the control plane: its pod and its process.
@@ -70,9 +73,16 @@ impl<'a> KubeMesh<'a> {
             folder: tempfile::tempdir().expect("a temporary folder"),
             front: Relay::start(&[]).await,
             port: free_address().port(),
+            writes_statuses: false,
         };
         mesh.account(&mesh.system.name, CONTROL_PLANE).await;
         mesh
+    }
+
+    /// The same, on an API server of its own, with a control plane that writes statuses.
+    pub(crate) fn writing_statuses(mut self) -> KubeMesh<'a> {
+        self.writes_statuses = true;
+        self
     }
 
     /// The namespace of the pods.
@@ -99,7 +109,7 @@ impl<'a> KubeMesh<'a> {
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
-        all.push("--kubernetes".to_owned());
+        all.extend(["--kubernetes".to_owned(), format!("--write-statuses={}", self.writes_statuses)]);
         all.extend(arguments.iter().map(ToString::to_string));
         let process = Process::start("gauze-control-plane", &all).await;
         self.front.point_to(&[address]);

@@ -16,12 +16,14 @@ use crate::cluster::peers::Peers;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::review::Reviewer;
 use crate::cluster::root::{NoRoot, RootSecret};
+use crate::cluster::statuses::Statuses;
 use crate::cluster::trust::Trust;
 use crate::cluster::webhook::{Conversions, Webhook};
 use crate::cluster::{Cluster, bundle};
 use crate::port::{AmongReplicas, OwnCertificate};
 use crate::readiness::Unready;
 use crate::settings::Settings;
+use crate::source::kubernetes::Standing;
 use crate::tokens::TokenCheck;
 use crate::{bind, own_identity, source};
 
@@ -49,7 +51,9 @@ impl Kubernetes {
         let Kubernetes { cluster, webhook } = self;
         let (mut tasks, mut last) = (JoinSet::new(), JoinSet::new());
         last.spawn(cluster.clone().campaign(Arc::clone(metrics), Arc::clone(readiness)));
-        let watched = source::kubernetes::watch(&cluster.client, &cluster.reconnects(), metrics);
+        let standing = Standing::default();
+        let watched =
+            source::kubernetes::watch(&cluster.client, &cluster.reconnects(), standing.clone(), metrics);
 
         let secret = RootSecret::new(&cluster, settings);
         let tell = |why: &NoRoot| readiness.explain(Unready::NoRoot, why.to_string());
@@ -76,6 +80,10 @@ impl Kubernetes {
         let all = Replicas::new(Arc::clone(push), peers, cluster.leader(), Arc::clone(metrics));
         let replicas = Some(AmongReplicas { fresh: freshness.answer(), all: all.clone() });
         tasks.spawn(freshness.keep());
+        if settings.kubernetes.write_statuses {
+            let (push, metrics) = (Arc::clone(push), Arc::clone(metrics));
+            tasks.spawn(Statuses::new(cluster.clone(), push, all.clone(), standing, metrics).keep());
+        }
         tasks.spawn(all.keep());
 
         // Pods that ask for a sidecar, and TrafficSplits of older versions.

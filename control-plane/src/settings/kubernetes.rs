@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use crate::inject::InjectionSettings;
 
@@ -45,6 +45,16 @@ pub struct KubernetesSettings {
     /// Never make a root: the Secret is somebody else's to create
     #[arg(long, env = "GAUZE_ROOT_SECRET_EXISTS")]
     pub root_secret_exists: bool,
+
+    /// Write statuses and events into the cluster; false where another control plane of the same cluster does
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "GAUZE_WRITE_STATUSES",
+        default_value_t = true,
+        action = ArgAction::Set
+    )]
+    pub write_statuses: bool,
 
     #[command(flatten)]
     pub injection: InjectionSettings,
