@@ -9,3 +9,4 @@ mod injection; // pods that ask for a sidecar
 mod rbac; // what the control plane may do, and that it needs all of it
 mod smoke; // the server can do what the rest relies on
 mod source; // objects come from there, whatever happens to it
+mod statuses; // what users read of their objects

@@ -15,6 +15,7 @@ pub(crate) mod mortal;
 pub(crate) mod objects;
 pub(crate) mod process;
 pub(crate) mod programs;
+pub(crate) mod refuser;
 pub(crate) mod relay;
 pub(crate) mod tools;
 pub(crate) mod wire;

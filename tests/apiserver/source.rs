@@ -21,7 +21,7 @@ use crate::harness::load::Load;
 use crate::harness::mesh::{Sidecar, SidecarOptions};
 
 /// Waits until a request of this sidecar's app is answered by that app.
-async fn answers(web: &Sidecar, app: &str) {
+pub(super) async fn answers(web: &Sidecar, app: &str) {
     eventually(&format!("an answer of {app}"), async || {
         let answer = client::call(Protocol::Http1, web.outbound[0], "cart", "/echo", "first").await;
         let answer = answer.map_err(|error| error.to_string())?;

@@ -126,7 +126,7 @@ fn certificate_request(csr: &[u8], validity: i64) -> Vec<u8> {
     message
 }
 
-fn varint(mut value: u64) -> Vec<u8> {
+pub(super) fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value > 0x7f {
         bytes.push((value & 0x7f) as u8 | 0x80);

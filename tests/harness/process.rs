@@ -124,6 +124,12 @@ impl Process {
         assert!(stopped.is_ok_and(|status| status.success()));
     }
 
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn thaw(&self) {
+        let continued = Command::new("kill").args(["-CONT", &self.id().to_string()]).status();
+        assert!(continued.is_ok_and(|status| status.success()));
+    }
+
     /// Waits until its log has a line with this text.
     pub(crate) async fn logs(&self, text: &str) {
         eventually(&format!("{} logs `{text}`", self.name), async || {

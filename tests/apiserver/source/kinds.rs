@@ -23,6 +23,7 @@ fn definition(group: &str, version: &str, kind: &str) -> Value {
             "versions": [{
                 "name": version, "served": true, "storage": true,
                 "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+                "subresources": {"status": {}},
             }],
         },
     })
@@ -48,7 +49,7 @@ async fn has_problems(replica: &Replica, mesh: &KubeMesh<'_>, wanted: &[String])
 #[tokio::test]
 async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_itself() {
     let Some(server) = ApiServer::start_empty().await else { return };
-    let mesh = KubeMesh::start(&server).await;
+    let mesh = KubeMesh::start(&server).await.writing_statuses();
     let replica = mesh.control_plane().await;
     assert_eq!(replica.problems().await, [""; 0], "that kinds are not installed is no problem");
     let apps = [App::start("cart").await, App::start("next").await];
@@ -133,6 +134,13 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
     ];
     has_problems(&replica, &mesh, &expected).await;
     answers(&web, "next").await;
+    eventually("their statuses say so too", async || {
+        let reason = r#"jsonpath={.status.conditions[?(@.reason=="Invalid")].message}"#;
+        let said = server.kubectl(&["get", "trafficsplit", "cart", "--namespace", shop, "-o", reason]).await?;
+        let expected = "spec.backends: invalid type: integer `7`, expected a sequence (M1003); its last good version stays in force";
+        holds(said == expected, said)
+    })
+    .await;
     assert_eq!(replica.readiness().await.0, 200);
 
     // The kind is taken away: its objects have no effect any more, and no others notice.
