@@ -31,6 +31,18 @@ impl Problem {
     pub fn new(code: Code, origin: Origin, message: impl Into<String>) -> Problem {
         Problem { code, origin, place: None, message: message.into() }
     }
+
+    /// Whether it keeps a rule, or a match of it, from being used.
+    pub fn spoils_rule(&self) -> bool {
+        matches!(
+            self.code,
+            Code::INVALID_VALUE
+                | Code::INVALID_PATTERN
+                | Code::MISSING_FIELD
+                | Code::UNSUPPORTED_FILTER
+                | Code::INCOMPATIBLE_FILTERS
+        )
+    }
 }
 
 impl fmt::Display for Problem {

@@ -111,7 +111,8 @@ impl Default for PathMatch {
     }
 }
 
-/// One header (Gateway API `HTTPHeaderMatch`); several lines of it count as one list.
+/// One header (Gateway API `HTTPHeaderMatch`); several lines of it count as one list. `host` means the
+/// authority, in which version of HTTP a request may come: GEP-1294 has meshes match hosts so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
     /// In any case.

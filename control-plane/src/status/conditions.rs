@@ -50,15 +50,14 @@ pub(super) fn unusable_condition(problem: &Problem, earlier_in_force: bool) -> C
 }
 
 fn refused(problem: &Problem) -> Condition {
+    let is_route = matches!(problem.origin.kind.as_str(), "HTTPRoute" | "GRPCRoute");
     let reason = match problem.code {
         Code::PARENT_MISSING | Code::PARENT_PORT_MISSING | Code::PARENT_KIND_UNSUPPORTED => {
-            match problem.origin.kind.as_str() {
-                "HTTPRoute" | "GRPCRoute" => "NoMatchingParent",
-                _ => "TargetNotFound",
-            }
+            if is_route { "NoMatchingParent" } else { "TargetNotFound" }
         }
         Code::CONFLICT => "Conflicted",
-        Code::INVALID_VALUE | Code::POLICY_CLOSED => "Invalid",
+        Code::INCOMPATIBLE_FILTERS => "IncompatibleFilters",
+        Code::INVALID_VALUE | Code::POLICY_CLOSED if !is_route => "Invalid",
         _ => "UnsupportedValue",
     };
     condition("Accepted", Truth::False, reason, text(problem))
@@ -66,7 +65,7 @@ fn refused(problem: &Problem) -> Condition {
 
 fn accepted(kind: ObjectKind, judgement: &Judgement) -> Vec<Condition> {
     let of_class = |class: Class| -> Vec<&Problem> {
-        judgement.problems.iter().filter(|problem| class_of(problem.code) == class).collect()
+        judgement.problems.iter().filter(|problem| class_of(problem) == class).collect()
     };
     let (notes, references, rules) =
         (of_class(Class::Note), of_class(Class::Reference), of_class(Class::Rule));
@@ -76,7 +75,9 @@ fn accepted(kind: ObjectKind, judgement: &Judgement) -> Vec<Condition> {
         conditions.push(resolved(&references));
     }
     if !rules.is_empty() {
-        conditions.push(condition("PartiallyInvalid", Truth::True, "UnsupportedValue", texts(&rules, "")));
+        // Gateway API wants these words first, so that a reader knows that no earlier version stands in.
+        let message = format!("Dropped Rule: {}", texts(&rules, ""));
+        conditions.push(condition("PartiallyInvalid", Truth::True, "UnsupportedValue", message));
     }
     conditions
 }
@@ -101,8 +102,8 @@ enum Class {
     Rule,
 }
 
-fn class_of(code: Code) -> Class {
-    match code {
+fn class_of(problem: &Problem) -> Class {
+    match problem.code {
         Code::BACKEND_MISSING
         | Code::BACKEND_PORT_MISSING
         | Code::BACKEND_KIND_UNSUPPORTED
@@ -111,11 +112,7 @@ fn class_of(code: Code) -> Class {
         | Code::NO_ENDPOINTS
         | Code::MATCH_GROUP_MISSING
         | Code::MATCH_KIND_UNSUPPORTED => Class::Reference,
-        Code::INVALID_VALUE
-        | Code::INVALID_PATTERN
-        | Code::MISSING_FIELD
-        | Code::UNSUPPORTED_FILTER
-        | Code::INCOMPATIBLE_FILTERS => Class::Rule,
+        _ if problem.spoils_rule() => Class::Rule,
         _ => Class::Note,
     }
 }

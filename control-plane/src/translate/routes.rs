@@ -7,10 +7,12 @@
 mod backends; // what a rule sends to
 mod filters; // what a rule changes
 mod grpc; // GRPCRoute
+mod headers; // which headers a filter changes
 mod http; // HTTPRoute
 mod judge; // what becomes of a route at each of its parents
 pub(super) mod matches; // which requests a rule is for
 mod parents; // which Service ports a route is for
+mod targets; // where a rewrite or a redirect leads
 
 use std::sync::Arc;
 
@@ -18,7 +20,9 @@ use ::http::StatusCode;
 use gauze_crds::{GrpcRoute, HttpRoute, TrafficPolicy};
 use gauze_model::listener::WeightedCluster;
 use gauze_model::name::ServicePort;
-use gauze_model::route::{Action, Backend, Filters, HeaderChange, RouteMatch, RouteRule, RouteTable};
+use gauze_model::route::{
+    Action, Backend, Filters, HeaderChange, HostPattern, RouteMatch, RouteRule, RouteTable, VirtualHost, precedence,
+};
 use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1 as core;
 
@@ -69,8 +73,8 @@ pub(super) fn routes(
         vec![forward(origin.clone(), RouteMatch::default(), own(name), &patience)]
     };
     // GEP-1294: a mesh routes by the address that was dialled, whatever host the request names.
-    let rules = rules.into_iter().map(|rule| (Vec::new(), rule)).collect();
-    Some(RouteTable::new(origin, rules))
+    let any = VirtualHost { domains: vec![HostPattern::Any], rules };
+    Some(RouteTable::from_hosts(origin, vec![any]))
 }
 
 /// Whether a policy says something of routes; the rest of it is about clusters.
@@ -114,7 +118,8 @@ impl Attached<'_> {
         self.grpc.is_empty() && self.http.is_empty()
     }
 
-    /// All rules, those of older routes first. Where there are GRPCRoutes, HTTPRoutes do not count (GEP-1294).
+    /// All rules in order of precedence; among equals those of the older route, then of the first by name, then the
+    /// first in it. Where there are GRPCRoutes, HTTPRoutes do not count (GEP-1294).
     fn rules(
         &self,
         world: &World,
@@ -125,12 +130,18 @@ impl Attached<'_> {
         match self.grpc.is_empty() {
             true => {
                 let rules = self.http.iter();
-                rules.flat_map(|route| http::rules(world, route, name, patience, problems)).collect()
+                let rules = rules.flat_map(|route| http::rules(world, route, name, patience, problems));
+                let mut rules: Vec<_> = rules.collect();
+                rules.sort_by_cached_key(|rule| precedence(&rule.matches));
+                rules
             }
             false => {
                 problems.extend(self.http.iter().map(|route| conflict(route)));
                 let rules = self.grpc.iter();
-                rules.flat_map(|route| grpc::rules(world, route, name, patience, problems)).collect()
+                let rules = rules.flat_map(|route| grpc::rules(world, route, name, patience, problems));
+                let mut rules: Vec<_> = rules.collect();
+                rules.sort_by_key(|(rank, _)| *rank);
+                rules.into_iter().map(|(_, rule)| rule).collect()
             }
         }
     }
@@ -191,7 +202,7 @@ fn action(origin: &Origin, backends: Vec<Backend>, problems: &mut Vec<Problem>) 
         return Action::Forward(backends);
     }
     let (code, message) = match backends.is_empty() {
-        true => (Code::MISSING_FIELD, "the rule has no backend, so its requests are answered 500; name one"),
+        true => (Code::NO_BACKEND_NAMED, "the rule names no backend, so its requests are answered 500; name one"),
         false => (Code::WEIGHTS_ALL_ZERO, "all weights are 0, so the requests are answered 500; raise one"),
     };
     problems.push(Problem::new(code, matches::at(origin, "backendRefs"), message));

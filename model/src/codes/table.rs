@@ -253,13 +253,13 @@ SIDECAR_NOT_CONNECTED 2106, "A sidecar is not connected to the control plane",
 NO_ROUTE 3001 => "NR" 404, "No route matches the request",
     "The Service that was dialled has routes, and no rule of them matches host, path, method, headers and query.",
     "`gauze explain FROM METHOD URL` tells which rules came close; add a rule, or widen one.";
-NO_BACKEND 3002 => "" 500, "The rule has no backend that can be used",
-    "Every backend of the rule is missing, not permitted, or has weight 0.",
-    "Look at `ResolvedRefs` in the status of the route or split that the message names.";
+NO_BACKEND 3002 => "" 500 grpc 14, "The rule has no backend that can be used",
+    "The rule names no backend, all weights are 0, or one of its filters or fields cannot be applied. A gRPC client is told `UNAVAILABLE`.",
+    "Look at the conditions of the route or split that the message names.";
 NO_ENDPOINT 3003 => "UH" 503, "The backend has no endpoint",
     "The Service is known, and no pod of it is ready.",
     "Look at the pods behind the Service and at their readiness; `gauze proxy clusters` shows what the proxy sees.";
-CLUSTER_UNKNOWN 3004 => "NC" 500, "The backend is not known to the proxy",
+CLUSTER_UNKNOWN 3004 => "NC" 500 grpc 14, "The backend is not known to the proxy",
     "A rule names a backend that the control plane says does not exist.",
     "Look at `ResolvedRefs` in the status of the route or split; if the Service exists, look whether the control plane is up to date.";
 CONNECT_FAILED 3005 => "UF" 503, "The endpoint refused the connection",
@@ -449,9 +449,9 @@ BACKEND_PORT_MISSING 5102, "The backend has no such port",
 BACKEND_KIND_UNSUPPORTED 5103, "The backend is of a kind that cannot be one",
     "Backends are Services of the core group. The share of this one is answered with 500.",
     "Refer to a Service.";
-BACKEND_NOT_PERMITTED 5104, "The backend is in another namespace that does not permit it",
-    "A reference into another namespace needs a ReferenceGrant there. The share of this one is answered with 500.",
-    "Create a ReferenceGrant in the backend's namespace, or use a backend of the route's own.";
+BACKEND_NOT_PERMITTED 5104, "The backend of a split is in another namespace",
+    "A TrafficSplit divides among Services of its own namespace. This backend's share goes to the others.",
+    "Use a Service of the split's own namespace, or an HTTPRoute, whose `backendRefs` may name a `namespace`.";
 WEIGHTS_ALL_ZERO 5105, "All weights are 0",
     "No backend may receive anything. In a route every request is answered with 500; in a TrafficSplit requests go to the endpoints of the root itself.",
     "Give at least one backend a weight above 0.";
@@ -461,6 +461,9 @@ NO_ENDPOINTS 5106, "The backend has no ready endpoint",
 MATCH_GROUP_MISSING 5107, "The group of requests does not exist",
     "`spec.matches` of the TrafficSplit names an HTTPRouteGroup that its namespace does not have. No request belongs to it, so those that it means go to the root itself.",
     "Correct the name, or create the HTTPRouteGroup in the split's namespace.";
+NO_BACKEND_NAMED 5108, "The rule names no backend",
+    "A rule without `backendRefs` that does not redirect has nowhere to send its requests. They are answered with 500, as the Gateway API asks.",
+    "Name a backend, or remove the rule: what no rule matches is answered with 404.";
 UNSUPPORTED_FIELD 5201, "A field is not supported",
     "The field is part of the kind, and gauze does not implement it (yet). It has no effect; the rest of the rule has.",
     "Remove the field, or leave it for the day when it is supported.";
@@ -476,4 +479,7 @@ INVALID_PATTERN 5204, "A regular expression cannot be used",
 MATCH_KIND_UNSUPPORTED 5205, "A split's match is of a kind that says nothing of requests",
     "`spec.matches` of a TrafficSplit names HTTPRouteGroups of `specs.smi-spec.io`. No request belongs to this one, so those that it means go to the root itself.",
     "Write `kind: HTTPRouteGroup` and the name of one, or use an HTTPRoute with these matches and weighted `backendRefs`.";
+HEADER_CHANGED_TWICE 5206, "A filter changes one header twice",
+    "The Gateway API permits one action for each header name of a filter. Of several in one list the first counts; what is removed is removed before something is set or added.",
+    "Write one action for each header; several values go into one `value`, separated by commas.";
 }

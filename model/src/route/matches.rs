@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, Method};
 
 use super::{HeaderMatch, PathMatch, QueryMatch, RequestHead, RouteMatch, ValueMatch};
@@ -29,7 +30,7 @@ impl RouteMatch {
         if let Some(method) = self.method.as_ref().filter(|method| *method != head.method) {
             return Some(Mismatch::Method(method));
         }
-        if let Some(header) = self.headers.iter().find(|header| !header.matches(head.headers)) {
+        if let Some(header) = self.headers.iter().find(|header| !header.matches(head)) {
             return Some(Mismatch::Header(header));
         }
         let query = head.query.unwrap_or_default();
@@ -61,8 +62,11 @@ pub(super) fn without_final_slash(prefix: &str) -> &str {
 }
 
 impl HeaderMatch {
-    fn matches(&self, headers: &HeaderMap) -> bool {
-        joined_value(headers, &self.name).is_some_and(|value| self.value.matches(&value))
+    fn matches(&self, head: &RequestHead<'_>) -> bool {
+        if self.name == HOST {
+            return !head.authority.is_empty() && self.value.matches(head.authority.as_bytes());
+        }
+        joined_value(head.headers, &self.name).is_some_and(|value| self.value.matches(&value))
     }
 }
 

@@ -17,8 +17,6 @@ pub(super) struct Rule<'a> {
     pub world: &'a World,
     /// Of the route.
     pub namespace: &'a str,
-    /// The Service port whose requests the rule carries.
-    pub parent: &'a ServicePort,
     pub origin: &'a Origin,
 }
 
@@ -34,7 +32,7 @@ pub(super) fn backends<F>(
     for (index, reference) in given.iter().enumerate() {
         let origin = item(&list, index);
         let changes = filters(reference.filters.as_deref().unwrap_or_default(), &at(&origin, "filters"))
-            .and_then(|changes| header_changes(changes, &at(&origin, "filters")));
+            .and_then(|changes| header_changes(changes, &at(&origin, "filters"), problems));
         let cluster = cluster(rule, reference, &origin);
         let ((request_headers, response_headers), cluster) = match (changes, cluster) {
             (Ok(changes), Ok(cluster)) => (changes, cluster),
@@ -54,7 +52,12 @@ pub(super) fn backends<F>(
 }
 
 /// A backend changes headers only.
-fn header_changes(changes: Changes, origin: &Origin) -> Result<(HeaderChange, HeaderChange), Problem> {
+fn header_changes(
+    changes: Changes,
+    origin: &Origin,
+    notes: &mut Vec<Problem>,
+) -> Result<(HeaderChange, HeaderChange), Problem> {
+    notes.extend(changes.notes);
     if changes.redirect.is_some() || changes.filters.rewrite != Default::default() {
         let message = "a backend can change headers only, so its share is answered 500; move RequestRedirect or URLRewrite to the rule";
         return Err(Problem::new(Code::UNSUPPORTED_FILTER, origin.clone(), message));
@@ -67,15 +70,16 @@ fn cluster<F>(rule: &Rule<'_>, reference: &BackendRef<F>, origin: &Origin) -> Re
     let problem = |(code, message): (Code, String)| {
         Problem::new(code, origin.clone(), format!("{message}; its share is answered 500"))
     };
-    let port = permitted(rule, reference).map_err(|why| (problem(why), nowhere(rule, reference)))?;
+    let port = service_port(rule, reference).map_err(|why| (problem(why), nowhere(rule, reference)))?;
     match missing(rule.world, &port) {
         None => Ok(Name::Cluster(port)),
         Some(why) => Err((problem(why), Name::Cluster(port))),
     }
 }
 
-/// The Service port that a backend means, or why the rule may not send there.
-fn permitted<F>(rule: &Rule<'_>, reference: &BackendRef<F>) -> Result<ServicePort, (Code, String)> {
+/// The Service port that a backend means, or why it means none. Of any namespace, without a ReferenceGrant: clients of a
+/// mesh can dial every Service themselves, and are judged there by who they are (docs/decisions/007).
+fn service_port<F>(rule: &Rule<'_>, reference: &BackendRef<F>) -> Result<ServicePort, (Code, String)> {
     let BackendRef { name, group, kind, .. } = reference;
     let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or("Service"));
     if !matches!(group, "" | "core") || kind != "Service" {
@@ -83,14 +87,6 @@ fn permitted<F>(rule: &Rule<'_>, reference: &BackendRef<F>) -> Result<ServicePor
         return Err((Code::BACKEND_KIND_UNSUPPORTED, message));
     }
     let namespace = reference.namespace.as_deref().unwrap_or(rule.namespace);
-    // The parent's owner has agreed to these clients already: a consumer route may lead back to it.
-    if namespace != rule.namespace && namespace != rule.parent.namespace {
-        let message = format!(
-            "namespace `{namespace}` permits no reference from `{}` (ReferenceGrants are not read yet)",
-            rule.namespace
-        );
-        return Err((Code::BACKEND_NOT_PERMITTED, message));
-    }
     if rule.world.service(namespace, name).is_some_and(|service| services::is_external_name(service)) {
         let message = format!("Service `{name}` is of type ExternalName, which has no endpoints");
         return Err((Code::SERVICE_TYPE_UNSUPPORTED, message));
@@ -110,6 +106,11 @@ fn missing(world: &World, port: &ServicePort) -> Option<(Code, String)> {
     }
     let absent = services::find(world, port).is_none();
     absent.then(|| (Code::BACKEND_PORT_MISSING, format!("Service `{service}` has no port {number}")))
+}
+
+/// Whether it is the cluster of a backend that means no Service port.
+pub(super) fn is_nowhere(cluster: &Name) -> bool {
+    matches!(cluster, Name::Cluster(port) if port.port == 0)
 }
 
 /// The name of a cluster that never exists: no Service has a port 0.

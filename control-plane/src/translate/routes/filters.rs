@@ -1,14 +1,15 @@
 //! What a rule changes on the way, or that it redirects.
 
-use ::http::header::HOST;
-use ::http::{HeaderName, HeaderValue, StatusCode};
-use gauze_crds::gateway::{Header, HeaderFilter};
+use ::http::StatusCode;
+use gauze_crds::gateway::HeaderFilter;
 use gauze_crds::grpc_route::GrpcRouteFilter;
-use gauze_crds::http_route::{HttpPathModifier, HttpRouteFilter, RequestRedirect, UrlRewrite};
-use gauze_model::route::{Filters, HeaderChange, PathChange, Redirect, Rewrite};
+use gauze_crds::http_route::{HttpRouteFilter, RequestRedirect, UrlRewrite};
+use gauze_model::route::{Filters, Redirect, Rewrite};
 use gauze_model::{Code, Origin};
 
+use super::headers::header_change;
 use super::matches::{at, invalid, item};
+use super::targets::{host_name, path_change};
 use crate::problem::Problem;
 
 /// The filters of a rule or backend.
@@ -16,6 +17,8 @@ use crate::problem::Problem;
 pub(super) struct Changes {
     pub filters: Filters,
     pub redirect: Option<Redirect>,
+    /// What is not as it is meant to be written, and has an effect all the same.
+    pub notes: Vec<Problem>,
 }
 
 /// One filter, whichever kind of route it stands in.
@@ -89,14 +92,16 @@ fn collect<F>(
         }
         seen.push(kind);
         match filter {
-            Filter::RequestHeaders(change) => {
-                changes.filters.request_headers = headers(change, &at(&origin, "requestHeaderModifier"))?;
+            Filter::RequestHeaders(given) => {
+                let origin = at(&origin, "requestHeaderModifier");
+                changes.filters.request_headers = header_change(given, &origin, &mut changes.notes)?;
             }
-            Filter::ResponseHeaders(change) => {
-                changes.filters.response_headers = headers(change, &at(&origin, "responseHeaderModifier"))?;
+            Filter::ResponseHeaders(given) => {
+                let origin = at(&origin, "responseHeaderModifier");
+                changes.filters.response_headers = header_change(given, &origin, &mut changes.notes)?;
             }
             Filter::Redirect(given) => {
-                changes.redirect = Some(redirect(given, &at(&origin, "requestRedirect"))?)
+                changes.redirect = Some(redirect(given, &at(&origin, "requestRedirect"))?);
             }
             Filter::Rewrite(given) => changes.filters.rewrite = rewrite(given, &at(&origin, "urlRewrite"))?,
         }
@@ -110,42 +115,10 @@ fn collect<F>(
     Ok(changes)
 }
 
-fn headers(given: &HeaderFilter, origin: &Origin) -> Result<HeaderChange, Problem> {
-    let remove = given.remove.iter().flatten().enumerate();
-    Ok(HeaderChange {
-        set: pairs(given.set.as_deref().unwrap_or_default(), &at(origin, "set"))?,
-        add: pairs(given.add.as_deref().unwrap_or_default(), &at(origin, "add"))?,
-        remove: remove
-            .map(|(index, name)| header_name(name, &item(&at(origin, "remove"), index)))
-            .collect::<Result<_, _>>()?,
-    })
-}
-
-fn pairs(given: &[Header], origin: &Origin) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
-    let pairs = given.iter().enumerate().map(|(index, header)| {
-        let origin = item(origin, index);
-        let name = header_name(&header.name, &at(&origin, "name"))?;
-        let value = HeaderValue::from_str(&header.value).map_err(|_| {
-            invalid(&at(&origin, "value"), "the value holds characters that a header cannot".to_owned())
-        })?;
-        Ok((name, value))
-    });
-    pairs.collect()
-}
-
-fn header_name(name: &str, origin: &Origin) -> Result<HeaderName, Problem> {
-    let parsed = HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| invalid(origin, format!("`{name}` is not a header name")))?;
-    if parsed == HOST {
-        let message = "the host is not changed as a header; write a filter `URLRewrite` with `hostname`";
-        return Err(invalid(origin, message.to_owned()));
-    }
-    Ok(parsed)
-}
-
 fn rewrite(given: &UrlRewrite, origin: &Origin) -> Result<Rewrite, Problem> {
-    let path = given.path.as_ref().map(|path| path_change(path, &at(origin, "path"))).transpose()?;
-    Ok(Rewrite { host: given.hostname.clone(), path })
+    let host = given.hostname.as_deref().map(|host| host_name(host, &at(origin, "hostname")));
+    let path = given.path.as_ref().map(|path| path_change(path, &at(origin, "path")));
+    Ok(Rewrite { host: host.transpose()?, path: path.transpose()? })
 }
 
 /// The status codes of a redirect (Gateway API `HTTPRequestRedirectFilter.statusCode`).
@@ -170,35 +143,18 @@ fn redirect(given: &RequestRedirect, origin: &Origin) -> Result<Redirect, Proble
     if let Some(scheme) = given.scheme.as_deref().filter(|scheme| !["http", "https"].contains(scheme)) {
         return Err(invalid(&at(origin, "scheme"), format!("`{scheme}` must be http or https")));
     }
+    let host = given.hostname.as_deref().map(|host| host_name(host, &at(origin, "hostname")));
+    let path = given.path.as_ref().map(|path| path_change(path, &at(origin, "path")));
     Ok(Redirect {
         scheme: given.scheme.clone(),
-        host: given.hostname.clone(),
+        host: host.transpose()?,
         port: port.transpose()?,
-        path: given.path.as_ref().map(|path| path_change(path, &at(origin, "path"))).transpose()?,
+        path: path.transpose()?,
         status,
     })
 }
 
-fn path_change(given: &HttpPathModifier, origin: &Origin) -> Result<PathChange, Problem> {
-    match given.modifier_type.as_str() {
-        "ReplaceFullPath" => given
-            .replace_full_path
-            .clone()
-            .map(PathChange::ReplaceFull)
-            .ok_or_else(|| missing(origin, "replaceFullPath")),
-        "ReplacePrefixMatch" => given
-            .replace_prefix_match
-            .clone()
-            .map(PathChange::ReplacePrefix)
-            .ok_or_else(|| missing(origin, "replacePrefixMatch")),
-        other => Err(invalid(
-            &at(origin, "type"),
-            format!("`{other}` is not known here; write ReplaceFullPath or ReplacePrefixMatch"),
-        )),
-    }
-}
-
-fn missing(origin: &Origin, field: &str) -> Problem {
+pub(super) fn missing(origin: &Origin, field: &str) -> Problem {
     Problem::new(Code::MISSING_FIELD, origin.clone(), format!("the type asks for a field `{field}`; add it"))
 }
 

@@ -36,7 +36,7 @@ pub(super) fn rules(
         let origin = route_origin.at(format!("spec.rules[{index}]"));
         report_unsupported(given, &origin, problems);
         let matches = read_matches(given, &origin, problems);
-        let rule = Rule { world, namespace: namespace_of(&route.metadata), parent, origin: &origin };
+        let rule = Rule { world, namespace: namespace_of(&route.metadata), origin: &origin };
         let (filters, action) = read_action(&rule, given, &matches, problems);
         let patience = patience.clone().of_rule(given, &origin, problems);
         rules.extend(matches.into_iter().map(|matches| RouteRule {
@@ -73,13 +73,14 @@ fn read_action(
     let list = at(rule.origin, "filters");
     let changes = filters::http(given.filters.as_deref().unwrap_or_default(), &list)
         .and_then(|changes| check_prefix(changes, matches, &list));
-    let Changes { filters, redirect } = match changes {
+    let Changes { filters, redirect, notes } = match changes {
         Ok(changes) => changes,
         Err(problem) => {
             problems.push(problem);
             return error;
         }
     };
+    problems.extend(notes);
     let backends = given.backend_refs.as_deref().unwrap_or_default();
     if let Some(redirect) = redirect {
         if !backends.is_empty() {

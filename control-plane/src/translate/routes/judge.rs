@@ -2,19 +2,21 @@
 
 use gauze_crds::gateway::ParentReference;
 use gauze_crds::{GrpcRoute, HttpRoute};
-use gauze_model::Origin;
+use gauze_model::route::{Action, RouteRule};
+use gauze_model::{Code, Origin};
 use k8s_openapi::api::core::v1 as core;
 use serde_json::json;
 
 use super::Patience;
 use super::parents::{self, Parent};
-use super::{Side, attached, conflict, grpc, http};
+use super::{Side, attached, backends, conflict, grpc, http};
+use crate::problem::Problem;
 use crate::translate::{Judgement, namespace_of, services};
 use crate::world::World;
 
 pub(in crate::translate) fn judge_http(world: &World, route: &HttpRoute) -> Vec<Judgement> {
-    let (namespace, origin) = (namespace_of(&route.metadata), http::origin(route));
-    judge(world, &route.spec.parent_refs, namespace, &origin, |parent, judgement| {
+    let (namespace, origin, spec) = (namespace_of(&route.metadata), http::origin(route), &route.spec);
+    judge(world, &spec.parent_refs, namespace, &origin, |parent, judgement| {
         let side = side(namespace, parent);
         let loses = |port: &&core::ServicePort| {
             !attached(world, &services::name_of_port(parent.service, port), port, side).grpc.is_empty()
@@ -23,29 +25,71 @@ pub(in crate::translate) fn judge_http(world: &World, route: &HttpRoute) -> Vec<
             judgement.refused = Some(conflict(route));
             return;
         }
+        let mut rules = Vec::new();
         for port in &parent.ports {
+            let name = services::name_of_port(parent.service, port);
             match loses(port) {
                 true => judgement.problems.push(conflict(route)),
-                false => drop(http::rules(
-                    world,
-                    route,
-                    &services::name_of_port(parent.service, port),
-                    &Patience::default(), // has no part in problems
-                    &mut judgement.problems,
-                )),
+                false => rules.extend(http::rules(world, route, &name, &Patience::default(), &mut judgement.problems)),
             }
         }
+        judgement.problems.extend(unused_hostnames(&spec.hostnames, &spec.parent_refs, &origin));
+        refuse_unusable(spec.rules.as_ref().map_or(1, Vec::len), &rules, judgement);
     })
 }
 
 pub(in crate::translate) fn judge_grpc(world: &World, route: &GrpcRoute) -> Vec<Judgement> {
-    let (namespace, origin) = (namespace_of(&route.metadata), grpc::origin(route));
-    judge(world, &route.spec.parent_refs, namespace, &origin, |parent, judgement| {
+    let (namespace, origin, spec) = (namespace_of(&route.metadata), grpc::origin(route), &route.spec);
+    judge(world, &spec.parent_refs, namespace, &origin, |parent, judgement| {
+        let mut rules = Vec::new();
         for port in &parent.ports {
             let name = services::name_of_port(parent.service, port);
-            grpc::rules(world, route, &name, &Patience::default(), &mut judgement.problems);
+            let ranked = grpc::rules(world, route, &name, &Patience::default(), &mut judgement.problems);
+            rules.extend(ranked.into_iter().map(|(_, rule)| rule));
         }
+        judgement.problems.extend(unused_hostnames(&spec.hostnames, &spec.parent_refs, &origin));
+        refuse_unusable(spec.rules.as_ref().map_or(1, Vec::len), &rules, judgement);
     })
+}
+
+/// Hostnames are for Gateways. A route that has no other parents than Services is told so.
+fn unused_hostnames(
+    hostnames: &Option<Vec<String>>,
+    parents: &Option<Vec<ParentReference>>,
+    origin: &Origin,
+) -> Option<Problem> {
+    let is_for_mesh = parents.iter().flatten().all(parents::is_service);
+    let has_some = hostnames.as_ref().is_some_and(|hostnames| !hostnames.is_empty());
+    (has_some && is_for_mesh).then(|| {
+        let message = "a mesh routes by the address that is dialled, so `hostnames` have no effect (GEP-1294); match the header `Host` in the rules";
+        Problem::new(Code::UNSUPPORTED_FIELD, origin.at("spec.hostnames"), message)
+    })
+}
+
+/// A route none of whose rules can be used is not accepted (Gateway API `PartiallyInvalid`). It decides all the
+/// same: what it asks for is not passed over, so its requests are answered 500, or 404 where nothing can match.
+fn refuse_unusable(given: usize, rules: &[RouteRule], judgement: &mut Judgement) {
+    let mut spoilt = (0..given).map(|index| {
+        let path = format!("spec.rules[{index}]");
+        let carries = rules.iter().any(|rule| rule.origin.path == path && carries(&rule.action));
+        let mut problems = judgement.problems.iter();
+        problems.find(|problem| !carries && problem.spoils_rule() && problem.origin.path.starts_with(&path))
+    });
+    let Some(Some(first)) = spoilt.next() else { return };
+    if spoilt.all(|problem| problem.is_some()) {
+        judgement.refused = Some(first.clone());
+        judgement.in_force = true;
+    }
+}
+
+fn carries(action: &Action) -> bool {
+    match action {
+        Action::Forward(backends) => {
+            backends.iter().any(|backend| backend.weight > 0 && !backends::is_nowhere(&backend.cluster))
+        }
+        Action::Redirect(_) => true,
+        Action::Respond(_) => false,
+    }
 }
 
 fn judge(

@@ -74,7 +74,9 @@ fn without_trailing_slash(mut path: String) -> String {
 
 /// gRPC calls `/<service>/<method>` (gRPC over HTTP/2, "Requests").
 fn call(given: &GrpcMethodMatch, origin: &Origin) -> Result<PathMatch, Problem> {
-    let (service, method) = (given.service.as_deref(), given.method.as_deref());
+    // Empty means any, as if it were left out (Gateway API `GRPCMethodMatch`).
+    let [service, method] =
+        [&given.service, &given.method].map(|name| name.as_deref().filter(|name| !name.is_empty()));
     match (given.match_type.as_deref().unwrap_or("Exact"), service, method) {
         (_, None, None) => Err(invalid(origin, "write `service`, `method` or both".to_owned())),
         ("Exact", Some(service), Some(method)) => Ok(PathMatch::Exact(format!("/{service}/{method}"))),
@@ -104,9 +106,22 @@ fn escaped(name: &str) -> String {
         .collect()
 }
 
+/// Methods are case-sensitive (RFC 9110, 9.1), and these are all that there are here (Gateway API `HTTPMethod`).
 fn method(given: &str, origin: &Origin) -> Result<Method, Problem> {
-    Method::from_bytes(given.as_bytes())
-        .map_err(|_| invalid(origin, format!("`{given}` is not an HTTP method")))
+    const METHODS: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::CONNECT,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PATCH,
+    ];
+    METHODS.into_iter().find(|method| method.as_str() == given).ok_or_else(|| {
+        invalid(origin, format!("`{given}` is not known here; write GET, POST or another method in upper case"))
+    })
 }
 
 /// Of several with the same name the first counts (Gateway API `HTTPRouteMatch.headers`).

@@ -31,7 +31,7 @@ pub(super) fn is_port(
 }
 
 /// Both spellings of the core group are in use (gateway-api#2309).
-fn is_service(reference: &ParentReference) -> bool {
+pub(super) fn is_service(reference: &ParentReference) -> bool {
     matches!(reference.group.as_deref(), Some("" | "core")) && reference.kind.as_deref() == Some("Service")
 }
 

@@ -46,6 +46,8 @@ fn one_match_says_what_speaks_against_it() {
         ("a header with another value", with_header(header("x-a", "2")), false),
         ("a header that is missing", with_header(header("x-c", "")), false),
         ("a header in two lines is a list", with_header(header("x-b", "1,2")), true),
+        ("the host, which stands in no header", with_header(header("host", "cart")), true),
+        ("another host", with_header(header("host", "web")), false),
         ("a query parameter", with_query(query("a", "1")), true),
         ("the first of a name counts", with_query(query("a", "2")), false),
         ("a parameter without value", with_query(query("b", "")), true),
