@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "AuthorizationPolicy",
     plural = "authorizationpolicies",
-    shortname = "gap",
+    shortname = "apol",
     category = "gauze",
     category = "mesh",
     namespaced,
@@ -27,16 +27,9 @@ use serde::{Deserialize, Serialize};
     derive = "Default",
     derive = "PartialEq",
     printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.ancestors[*].conditions[?(@.type=="Accepted")].status"#
-    ),
-    printcolumn(
-        name = "Programmed",
-        type_ = "string",
-        json_path = r#".status.ancestors[*].conditions[?(@.type=="Programmed")].message"#
-    ),
+    printcolumn(name = "Targets", type_ = "string", json_path = ".status.targets"),
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.accepted"),
+    printcolumn(name = "Programmed", type_ = "string", json_path = ".status.programmed"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -235,6 +228,19 @@ const PATH: &str =
 /// The status of an AuthorizationPolicy (GEP-713).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AuthorizationPolicyStatus {
+    // An API server prints only the first of several values in a column, so what a reader wants to see in one stands here.
+    /// In short, for `kubectl get`: what the policy is for, as in `cart,web:http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub targets: Option<String>,
+    /// In short, for `kubectl get`: True, False, or how many of its targets accept it, as in `1/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub accepted: Option<String>,
+    /// In short, for `kubectl get`: how many of the pods that it concerns hold it, as in `37/40`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub programmed: Option<String>,
     /// One entry for each target and controller.
     #[serde(default)]
     #[schemars(length(max = 16))]
@@ -248,6 +254,7 @@ pub struct AuthorizationAncestorStatus {
     /// The target, as it stands in `spec.targetRefs`; of a policy without targets its namespace.
     pub ancestor_ref: AuthorizationTargetReference,
     /// Who wrote this entry.
+    #[schemars(length(max = 253))]
     pub controller_name: String,
     /// Accepted and Programmed.
     #[serde(default)]

@@ -8,8 +8,13 @@ use std::time::Duration as Span;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// What the API server checks; [`FromStr`] checks the same.
-const PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+/// What the API server checks; [`FromStr`] checks the same and says the same. A rule, not a `pattern`, which would say
+/// itself and nothing of how a duration is written.
+const IS_DURATION: &str = "self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$')";
+
+/// For a field that must be longer than 0; what is no duration at all is told once, by the type.
+pub(crate) const LONGER_THAN_0: &str =
+    "!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) > duration('0s')";
 
 /// A duration of whole milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -99,7 +104,15 @@ impl JsonSchema for Duration {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "maxLength": 32, "pattern": PATTERN })
+        json_schema!({
+            "type": "string",
+            "maxLength": 32,
+            "x-kubernetes-validations": [{
+                "rule": IS_DURATION,
+                "message": "not a duration; write for example 500ms, 10s or 1h30m",
+                "messageExpression": "'`' + self + '` is not a duration; write for example 500ms, 10s or 1h30m'",
+            }],
+        })
     }
 }
 

@@ -28,6 +28,19 @@ pub struct PolicyTargetReference {
 /// The status of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyStatus {
+    // An API server prints only the first of several values in a column, so what a reader wants to see in one stands here.
+    /// In short, for `kubectl get`: what the policy is for, as in `cart,web:http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub targets: Option<String>,
+    /// In short, for `kubectl get`: True, False, or how many of its targets accept it, as in `1/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub accepted: Option<String>,
+    /// In short, for `kubectl get`: how many of the pods that it concerns hold it, as in `37/40`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub programmed: Option<String>,
     /// One entry for each target and controller.
     #[serde(default)]
     #[schemars(length(max = 16))]
@@ -41,6 +54,7 @@ pub struct PolicyAncestorStatus {
     /// The target, as it stands in `spec.targetRefs`.
     pub ancestor_ref: PolicyTargetReference,
     /// Who wrote this entry.
+    #[schemars(length(max = 253))]
     pub controller_name: String,
     /// Accepted and Programmed.
     #[serde(default)]

@@ -20,11 +20,12 @@ pub struct RetrySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(range(min = 400, max = 599)))]
     pub codes: Vec<i64>,
+    // Not `on`, which kubectl reads as a boolean (YAML 1.1).
     /// More on which a request is tried again: `5xx` and `gateway-error` (502, 503, 504) are statuses, `reset` is no
     /// response whatever the method, the others are gRPC statuses, looked for in trailers too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
-    pub on: Vec<RetryCondition>,
+    pub retry_on: Vec<RetryCondition>,
     /// The least wait before a request is tried again; it grows with each retry. Default: a random time below
     /// 25ms, 50ms, 100ms, up to 250ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,11 +80,11 @@ pub struct RetryBudgetSpec {
     /// Whole seconds, 1s to 60s. Default: 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new(
-        "duration(self) >= duration('1s') && duration(self) <= duration('60s') && duration(self).getMilliseconds() % 1000 == 0"
+        "!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('1s') && duration(self) <= duration('60s') && duration(self).getMilliseconds() % 1000 == 0"
     ).message("interval must be whole seconds from 1s to 60s; write for example 10s"))]
     pub interval: Option<Duration>,
     /// Retries that are allowed beside, each second on average. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0), extend("format" = "int64"))]
+    #[schemars(range(min = 0, max = 4_294_967_295_u32), extend("format" = "int64"))]
     pub min_retries_per_second: Option<u32>,
 }

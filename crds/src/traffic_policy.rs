@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::duration::Duration;
+use crate::duration::{Duration, LONGER_THAN_0};
 use crate::outlier_detection::OutlierDetectionSpec;
 use crate::policy::{PolicyStatus, PolicyTargetReference};
 use crate::retry::{RetryBudgetSpec, RetrySpec, TimeoutsSpec};
@@ -16,7 +16,7 @@ use crate::retry::{RetryBudgetSpec, RetrySpec, TimeoutsSpec};
     version = "v1alpha1",
     kind = "TrafficPolicy",
     plural = "trafficpolicies",
-    shortname = "gtp",
+    shortname = "tpol",
     category = "gauze",
     category = "mesh",
     namespaced,
@@ -24,20 +24,14 @@ use crate::retry::{RetryBudgetSpec, RetrySpec, TimeoutsSpec};
     status = "PolicyStatus",
     derive = "Default",
     derive = "PartialEq",
-    printcolumn(name = "Target", type_ = "string", json_path = ".spec.targetRefs[*].name"),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.ancestors[*].conditions[?(@.type=="Accepted")].status"#
-    ),
-    printcolumn(
-        name = "Programmed",
-        type_ = "string",
-        json_path = r#".status.ancestors[*].conditions[?(@.type=="Programmed")].message"#
-    ),
+    printcolumn(name = "Targets", type_ = "string", json_path = ".status.targets"),
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.accepted"),
+    printcolumn(name = "Programmed", type_ = "string", json_path = ".status.programmed"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.balance) || has(self.connectTimeout) || has(self.limits) || has(self.outlierDetection) || has(self.retry) || has(self.retryBudget) || has(self.timeouts)")
+    .message("a policy that says nothing has no effect; write `balance`, `connectTimeout`, `limits`, `outlierDetection`, `retry`, `retryBudget` or `timeouts`"))]
 pub struct TrafficPolicySpec {
     /// The Services, in this namespace, that the policy is for. If two policies name the same Service, the older one holds.
     #[schemars(length(min = 1, max = 16))]
@@ -64,7 +58,7 @@ pub struct TrafficPolicySpec {
     pub timeouts: Option<TimeoutsSpec>,
     /// How long a connection may take to be made. Default: 1s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) > duration('0s')")
+    #[x_kube(validation = Rule::new(LONGER_THAN_0)
         .message("connectTimeout must be longer than 0; write for example 500ms"))]
     pub connect_timeout: Option<Duration>,
 }
@@ -75,7 +69,7 @@ pub struct TrafficPolicySpec {
 #[x_kube(validation = Rule::new("self.type == 'PeakEwma' || !has(self.peakEwma)")
     .message("`peakEwma` belongs to `type: PeakEwma`; remove it, or change the type"))]
 pub struct BalanceSpec {
-    /// The algorithm.
+    /// The algorithm. PeakEwma: of two endpoints drawn, the one with the lower recent latency times requests in flight. LeastRequest: of two drawn, the one with fewer requests in flight. RoundRobin: in turn. Random: any.
     #[serde(rename = "type")]
     pub balance_type: BalanceType,
     /// Settings of `type: PeakEwma`.
@@ -97,13 +91,14 @@ pub enum BalanceType {
 }
 
 /// Settings of `type: PeakEwma`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct PeakEwmaSpec {
     /// What an endpoint is believed to take before it was measured. Default: 30ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Duration>,
     /// How long a peak of latency is remembered. Default: 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(LONGER_THAN_0).message("decay must be longer than 0; write for example 10s"))]
     pub decay: Option<Duration>,
 }
 
@@ -113,14 +108,14 @@ pub struct LimitsSpec {
     // OpenAPI knows no `uint32`, and Helm and kubectl warn of it.
     /// Connections open at once. Default: 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1), extend("format" = "int64"))]
+    #[schemars(range(min = 1, max = 4_294_967_295_u32), extend("format" = "int64"))]
     pub connections: Option<u32>,
     /// Requests that wait for a connection at once. Default: 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0), extend("format" = "int64"))]
+    #[schemars(range(min = 0, max = 4_294_967_295_u32), extend("format" = "int64"))]
     pub pending: Option<u32>,
     /// Requests in flight at once. Default: 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1), extend("format" = "int64"))]
+    #[schemars(range(min = 1, max = 4_294_967_295_u32), extend("format" = "int64"))]
     pub requests: Option<u32>,
 }

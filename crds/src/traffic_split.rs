@@ -28,16 +28,8 @@ pub use weight::{WEIGHT_MAX, Weight};
     derive = "PartialEq",
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.service"),
     printcolumn(name = "Split", type_ = "string", json_path = ".status.split"),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
-    ),
-    printcolumn(
-        name = "Programmed",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Programmed")].message"#
-    ),
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.accepted"),
+    printcolumn(name = "Programmed", type_ = "string", json_path = ".status.programmed"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct TrafficSplitSpec {
@@ -75,10 +67,13 @@ pub struct SplitBackend {
 pub struct SplitMatch {
     /// The API group; `specs.smi-spec.io`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub api_group: Option<String>,
     /// HTTPRouteGroup.
+    #[schemars(length(min = 1, max = 63))]
     pub kind: String,
     /// Its name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
@@ -87,7 +82,16 @@ pub struct SplitMatch {
 pub struct TrafficSplitStatus {
     /// The split in short, for `kubectl get`: `cart-v1=90 cart-v2=10`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub split: Option<String>,
+    /// In short, for `kubectl get`: True or False.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub accepted: Option<String>,
+    /// In short, for `kubectl get`: how many of the pods that it concerns hold it, as in `37/40`; Overridden by a route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub programmed: Option<String>,
     /// Accepted, ResolvedRefs and Programmed.
     #[serde(default)]
     #[schemars(length(max = 8))]

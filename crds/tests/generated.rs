@@ -102,7 +102,7 @@ fn schemas<'v>(value: &'v Value, path: &str, found: &mut Vec<(String, &'v Value)
 }
 
 #[test]
-fn every_field_of_ours_is_explained_and_every_list_has_a_limit() {
+fn every_field_of_ours_is_explained_and_every_value_has_a_limit() {
     for (name, definition) in definitions() {
         let mut found = Vec::new();
         let versions = serde_json::to_value(&definition.spec.versions).expect("JSON");
@@ -117,6 +117,16 @@ fn every_field_of_ours_is_explained_and_every_list_has_a_limit() {
             if schema["type"] == "array" {
                 assert!(schema["maxItems"].is_u64(), "{name}: {path} has no maxItems");
             }
+            if schema["type"] == "string" && !path.contains(".conditions") {
+                let is_bound = schema["maxLength"].is_u64() || schema["enum"].is_array();
+                assert!(is_bound, "{name}: {path} has no maxLength");
+            }
+            if schema["type"] == "integer" && !path.contains(".conditions") {
+                assert!(schema["maximum"].is_number(), "{name}: {path} has no maximum");
+            }
+            // kubectl reads YAML 1.1, where these are booleans.
+            let field = path.rsplit('.').next().unwrap_or_default().to_lowercase();
+            assert!(!["y", "n", "yes", "no", "on", "off"].contains(&field.as_str()), "{name}: {path}");
             // An item is explained by its list.
             let explained = schema["description"].is_string() || path.ends_with("[]");
             assert!(explained, "{name}: {path} has no description");

@@ -9,29 +9,6 @@ use crate::harness::apiserver::{ApiServer, NODE, client};
 use crate::harness::eventually;
 
 #[tokio::test]
-async fn the_server_enforces_the_rules_of_our_definitions() {
-    let Some(server) = ApiServer::shared().await else { return };
-    let namespace = server.namespace("rules").await;
-    let policy = |kind: &str, field: &str| {
-        format!(
-            "{{apiVersion: gauze.dev/v1alpha1, kind: TrafficPolicy, metadata: {{name: cart, namespace: {}}}, \
-             spec: {{targetRefs: [{{group: \"\", kind: {kind}, name: cart}}]{field}}}}}",
-            namespace.name
-        )
-    };
-    for (kind, field, refusal) in [
-        ("Deployment", "", "a TrafficPolicy targets Services"),
-        ("Service", ", connectTimeout: soon", "spec.connectTimeout"),
-        ("Service", ", connectTimeout: 0s", "connectTimeout must be longer than 0"),
-        ("Service", ", retries: 3", "unknown field \"spec.retries\""),
-    ] {
-        let said = server.refusal(&policy(kind, field)).await;
-        assert!(said.contains(refusal), "{kind}{field}: {said}");
-    }
-    server.apply(&policy("Service", ", connectTimeout: 1s")).await;
-}
-
-#[tokio::test]
 async fn the_server_enforces_the_rules_of_authorization_policies() {
     let Some(server) = ApiServer::shared().await else { return };
     let namespace = server.namespace("authorization").await;

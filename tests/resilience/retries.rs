@@ -21,9 +21,9 @@ const POLICIES: [(&str, &str); 6] = [
     ("default", ""),
     ("never", "retry: {attempts: 0}"),
     ("codes", "retry: {codes: [503]}"),
-    ("reset", "retry: {on: [reset]}"),
-    ("unavailable", "retry: {on: [unavailable]}"),
-    ("per-try", "retry: {on: [reset]}\n  timeouts: {backendRequest: 700ms}"),
+    ("reset", "retry: {retryOn: [reset]}"),
+    ("unavailable", "retry: {retryOn: [unavailable]}"),
+    ("per-try", "retry: {retryOn: [reset]}\n  timeouts: {backendRequest: 700ms}"),
 ];
 
 /// A request that meets the pod that fails: what the caller is told, then how far it came at the pod that fails

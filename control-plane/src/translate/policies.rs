@@ -100,7 +100,10 @@ fn invalid(policy: &TrafficPolicy) -> Option<Problem> {
     let ewma = balance.and_then(|balance| balance.peak_ewma.as_ref());
     let limits = spec.limits.clone().unwrap_or_default();
     let is_zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.0.is_zero());
-    let (path, message) = if is_zero(spec.connect_timeout) {
+    let (path, message) = if says_nothing(spec) {
+        let message = "a policy that says nothing has no effect; write `balance`, `connectTimeout`, `limits`, `outlierDetection`, `retry`, `retryBudget` or `timeouts`";
+        return Some(Problem::new(Code::INVALID_VALUE, origin(policy).at("spec"), message));
+    } else if is_zero(spec.connect_timeout) {
         ("connectTimeout", "must be longer than 0; write for example 500ms")
     } else if ewma.is_some() && balance.is_some_and(|balance| balance.balance_type != BalanceType::PeakEwma) {
         ("balance.peakEwma", "belongs to `type: PeakEwma`; remove it, or change the type")
@@ -115,6 +118,12 @@ fn invalid(policy: &TrafficPolicy) -> Option<Problem> {
         outliers.or_else(|| invalid_retries(spec))?
     };
     Some(Problem::new(Code::INVALID_VALUE, origin(policy).at(format!("spec.{path}")), message))
+}
+
+fn says_nothing(spec: &TrafficPolicySpec) -> bool {
+    let targets_only =
+        TrafficPolicySpec { target_refs: spec.target_refs.clone(), ..TrafficPolicySpec::default() };
+    *spec == targets_only
 }
 
 /// Path and message of what cannot be of retries and timeouts.
@@ -141,6 +150,11 @@ fn invalid_retries(spec: &TrafficPolicySpec) -> Option<(&'static str, &'static s
 
 /// What becomes of a policy at each of its targets.
 pub(super) fn judge(world: &World, policy: &TrafficPolicy) -> Vec<Judgement> {
+    if policy.spec.target_refs.is_empty() {
+        let message = "the policy is for nothing; name at least one Service";
+        let refused = Problem::new(Code::INVALID_VALUE, origin(policy).at("spec.targetRefs"), message);
+        return vec![Judgement { refused: Some(refused), ..Judgement::default() }];
+    }
     let targets = policy.spec.target_refs.iter().enumerate();
     let judged = targets.map(|(index, target)| {
         let origin = origin(policy).at(format!("spec.targetRefs[{index}]"));

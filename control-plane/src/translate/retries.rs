@@ -74,10 +74,10 @@ const NO_CONDITIONS: Conditions =
     Conditions { unanswered: Unanswered::Never, statuses: StatusSet::NONE, grpc: GrpcStatuses::NONE };
 
 fn of_spec(spec: &RetrySpec, origin: Origin) -> RetryPolicy {
-    let RetrySpec { attempts, codes, on, backoff } = spec;
+    let RetrySpec { attempts, codes, retry_on, backoff } = spec;
     let mut conditions = ASKED;
     let mut statuses: Vec<u16> = codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect();
-    for word in on {
+    for word in retry_on {
         match word {
             RetryCondition::ServerError => statuses.extend(StatusSet::server_errors().iter()),
             RetryCondition::GatewayError => statuses.extend(StatusSet::gateway_errors().iter()),
