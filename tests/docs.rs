@@ -1,5 +1,7 @@
 //! Every command in README and docs runs, and does what the page says.
 
+pub(crate) mod objects; // what the pages show as YAML
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,9 @@
 //! Routes by anybody's YAML: HTTPRoute, GRPCRoute and TrafficPolicy as a user writes them.
 
+mod answers; // redirects, rewrites and header changes
+mod attachment; // for which callers and ports a route is
+mod matching; // which rule carries a request
+
 use crate::harness::client::{Answer, Client, Protocol, call, request, with_header};
 use crate::harness::eventually::{eventually, holds};
 use crate::harness::mesh::Mesh;
@@ -11,6 +15,15 @@ const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n
 
 async fn get(canary: &Canary, path: &str) -> Result<Answer, String> {
     call(Protocol::Http1, canary.web.outbound[0], "cart", path, "r").await.map_err(|error| error.to_string())
+}
+
+/// Waits until the answer to `path` is as it should be.
+async fn is_live(canary: &Canary, path: &str, is_right: impl Fn(&Answer) -> bool) {
+    eventually("the route is live", async || {
+        let answer = get(canary, path).await?;
+        holds(is_right(&answer), format!("{} {}", answer.status, answer.code()))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ use crate::harness::{App, objects};
 /// `web` calls `cart`, whose traffic is split over `cart-v1` and `cart-v2`.
 pub(crate) struct Canary {
     pub mesh: Mesh,
+    /// Where `cart` is dialled.
+    pub root: SocketAddr,
     pub apps: [App; 2],
     pub web: Sidecar,
     pub carts: [Sidecar; 2],

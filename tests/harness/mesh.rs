@@ -38,11 +38,19 @@ pub(crate) struct Sidecar {
 /// What a sidecar is started with.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SidecarOptions<'a> {
+    /// Empty: that of all other pods of the test.
+    pub namespace: &'a str,
     pub version: &'a str,
     /// Destinations that the app dials.
     pub dials: &'a [SocketAddr],
     pub annotations: &'a [(&'a str, &'a str)],
     pub arguments: &'a [&'a str],
+}
+
+impl<'a> SidecarOptions<'a> {
+    fn namespace(&self) -> &'a str {
+        if self.namespace.is_empty() { NAMESPACE } else { self.namespace }
+    }
 }
 
 impl Mesh {
@@ -135,8 +143,9 @@ impl Mesh {
         app: &str,
         options: SidecarOptions<'_>,
     ) -> Sidecar {
+        let namespace = options.namespace();
         let yaml = Pod {
-            namespace: NAMESPACE,
+            namespace,
             name,
             app,
             version: options.version,
@@ -146,10 +155,16 @@ impl Mesh {
             annotations: options.annotations,
         }
         .yaml();
-        let account = objects::namespace(NAMESPACE, &[app]);
-        self.apply(&format!("account-{app}.yaml"), account.split_once("---").expect("two documents").1);
+        let account = objects::namespace(namespace, &[app]);
+        match namespace {
+            NAMESPACE => self.apply(
+                &format!("account-{app}.yaml"),
+                account.split_once("---").expect("two documents").1,
+            ),
+            _ => self.apply(&format!("namespace-{namespace}.yaml"), &account),
+        }
         self.apply(&format!("pod-{name}.yaml"), &yaml);
-        let token = self.token(name).await;
+        let token = self.token(namespace, name).await;
         let mut arguments = self.arguments(name, app, address, &token, &options);
         arguments.extend(options.arguments.iter().map(ToString::to_string));
         let process = Process::start("gauze-proxy", &arguments).await;
@@ -170,14 +185,14 @@ impl Mesh {
             roots: &self.folder.path().join(".gauze/trust.pem"),
             token,
             socket: &self.folder.path().join(".gauze").join(format!("{name}.sock")),
-            namespace: NAMESPACE,
+            namespace: options.namespace(),
         };
         surroundings.arguments(name, app, address, options)
     }
 
     /// The workload token that the control plane makes for a pod of the directory.
-    async fn token(&self, pod: &str) -> PathBuf {
-        let path = self.folder.path().join(format!(".gauze/tokens/{NAMESPACE}.{pod}"));
+    async fn token(&self, namespace: &str, pod: &str) -> PathBuf {
+        let path = self.folder.path().join(format!(".gauze/tokens/{namespace}.{pod}"));
         eventually(&format!("a token for {pod}"), async || holds(path.exists(), "no file")).await;
         path
     }
