@@ -152,13 +152,7 @@ pub(crate) const BAD_OBJECTS: &[Bad] = &[
         "interval must be whole seconds from 1s to 60s; write for example 10s",
         "must be whole seconds from 1s to 60s; write for example 10s",
     ),
-    bad(
-        "a field that there is not",
-        TRAFFIC,
-        "retries: 3",
-        "unknown field \"spec.retries\"",
-        "spec.retries",
-    ),
+    bad("a field that there is not", TRAFFIC, "retries: 3", "unknown field \"spec.retries\"", "spec.retries"),
     bad(
         "who is denied is said",
         AUTHORIZATION,

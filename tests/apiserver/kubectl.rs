@@ -41,7 +41,17 @@ async fn apply_with_statuses(server: &ApiServer, namespace: &Namespace<'_>) {
         ("trafficsplit", json!({"split": "v1=90 v2=10", "accepted": "True", "programmed": "37/40"})),
     ] {
         let patch = json!({"status": status}).to_string();
-        let arguments = ["patch", kind, "cart", "--namespace", name, "--subresource=status", "--type=merge", "-p", &patch];
+        let arguments = [
+            "patch",
+            kind,
+            "cart",
+            "--namespace",
+            name,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
         server.kubectl(&arguments).await.expect("a status that the schema permits");
     }
 }
@@ -92,7 +102,10 @@ async fn the_answer_stands_in_the_columns_of_each_kind_and_of_them_all() {
 async fn every_field_is_explained() {
     let Some(server) = ApiServer::shared().await else { return };
     for (field, text) in [
-        ("trafficpolicy", "How clients inside the mesh balance over, limit and connect to the endpoints of a"),
+        (
+            "trafficpolicy",
+            "How clients inside the mesh balance over, limit and connect to the endpoints of a",
+        ),
         ("tpol.spec.limits.requests", "Requests in flight at once. Default: 1024."),
         ("tpol.spec.outlierDetection.maxEjectionTime", "The longest ejection. Default: 300s"),
         ("tpol.spec.balance.type", "LeastRequest"),

@@ -24,7 +24,12 @@ impl Shown {
             let (_, rest) = document.split_once(&format!("{name}: ")).expect("kind and name");
             rest.split(['\n', ',', '}']).next().unwrap_or_default().trim().to_owned()
         };
-        Shown { page: page.to_owned(), kind: field("kind"), name: field("name"), yaml: format!("{document}\n") }
+        Shown {
+            page: page.to_owned(),
+            kind: field("kind"),
+            name: field("name"),
+            yaml: format!("{document}\n"),
+        }
     }
 }
 
@@ -38,7 +43,8 @@ fn shown() -> Vec<Shown> {
         let text = fs::read_to_string(&page).expect("a page");
         let page = page.file_stem().expect("a file").to_string_lossy();
         let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| Some(rest.split_once("\n```")?.0));
-        shown.extend(blocks.flat_map(|block| block.split("---\n")).map(|document| Shown::of(&page, document)));
+        shown
+            .extend(blocks.flat_map(|block| block.split("---\n")).map(|document| Shown::of(&page, document)));
     }
     shown.retain(|object| !object.name.starts_with("broken"));
     for kind in ["HTTPRoute", "GRPCRoute", "TrafficPolicy", "AuthorizationPolicy", "Pod"] {

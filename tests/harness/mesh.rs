@@ -157,10 +157,8 @@ impl Mesh {
         .yaml();
         let account = objects::namespace(namespace, &[app]);
         match namespace {
-            NAMESPACE => self.apply(
-                &format!("account-{app}.yaml"),
-                account.split_once("---").expect("two documents").1,
-            ),
+            NAMESPACE => self
+                .apply(&format!("account-{app}.yaml"), account.split_once("---").expect("two documents").1),
             _ => self.apply(&format!("namespace-{namespace}.yaml"), &account),
         }
         self.apply(&format!("pod-{name}.yaml"), &yaml);

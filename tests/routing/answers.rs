@@ -8,7 +8,9 @@ use crate::splitting::Canary;
 
 /// A rule for paths that begin with `path`.
 fn rule(path: &str, filters: &str, backends: &str) -> String {
-    format!("  - matches: [{{path: {{type: PathPrefix, value: {path}}}}}]\n    filters: [{filters}]\n{backends}")
+    format!(
+        "  - matches: [{{path: {{type: PathPrefix, value: {path}}}}}]\n    filters: [{filters}]\n{backends}"
+    )
 }
 
 const V1: &str = "    backendRefs: [{name: cart-v1, port: 80}]\n";
@@ -29,7 +31,14 @@ fn header<'a>(headers: &'a http::HeaderMap, name: &str) -> Vec<&'a str> {
 #[tokio::test]
 async fn a_redirect_answers_exactly_where_to_go() {
     let cases = [
-        ("nothing is said but the status: 302 to the same place", "", "cart", "/a?x=1&y", 302, "http://cart/a?x=1&y"),
+        (
+            "nothing is said but the status: 302 to the same place",
+            "",
+            "cart",
+            "/a?x=1&y",
+            302,
+            "http://cart/a?x=1&y",
+        ),
         ("the host that the client names stays", "", "cart.shop:80", "/a", 302, "http://cart.shop/a"),
         ("another host", "hostname: shop.example", "cart", "/a?x=1", 302, "http://shop.example/a?x=1"),
         ("https has its own port, which is not said", "scheme: https", "cart", "/a", 302, "https://cart/a"),
@@ -130,7 +139,14 @@ async fn the_app_sees_the_rewritten_path_and_host() {
     // The table of Gateway API's `replacePrefixMatch`, then more. The prefix is `/foo`, or `/foo/`.
     let cases = [
         ("the rest stays behind the new prefix", "/foo", prefix("/xyz"), "/foo/bar", "/xyz/bar", "cart"),
-        ("a slash at the end of the new prefix changes nothing", "/foo", prefix("/xyz/"), "/foo/bar", "/xyz/bar", "cart"),
+        (
+            "a slash at the end of the new prefix changes nothing",
+            "/foo",
+            prefix("/xyz/"),
+            "/foo/bar",
+            "/xyz/bar",
+            "cart",
+        ),
         ("nor does one at the end of the old", "/foo/", prefix("/xyz"), "/foo/bar", "/xyz/bar", "cart"),
         ("nor do both", "/foo/", prefix("/xyz/"), "/foo/bar", "/xyz/bar", "cart"),
         ("the prefix alone", "/foo", prefix("/xyz"), "/foo", "/xyz", "cart"),
@@ -141,7 +157,14 @@ async fn the_app_sees_the_rewritten_path_and_host() {
         ("the root as prefix, behind a slash", "/foo", prefix("/"), "/foo/", "/", "cart"),
         ("the root as prefix", "/foo", prefix("/"), "/foo", "/", "cart"),
         ("the query stays", "/foo", prefix("/xyz"), "/foo/bar?a=/foo&b", "/xyz/bar?a=/foo&b", "cart"),
-        ("what is encoded stays so", "/foo", prefix("/xyz"), "/foo/%2e%2e/a%20b", "/xyz/%2e%2e/a%20b", "cart"),
+        (
+            "what is encoded stays so",
+            "/foo",
+            prefix("/xyz"),
+            "/foo/%2e%2e/a%20b",
+            "/xyz/%2e%2e/a%20b",
+            "cart",
+        ),
         ("the whole path, not the query", "/foo", full("/one"), "/foo/bar/?x=1", "/one?x=1", "cart"),
         ("the host alone", "/foo", host.clone(), "/foo?x", "/foo?x", "cart.internal"),
         ("host and path", "/foo", format!("{host}, {}", full("/one")), "/foo", "/one", "cart.internal"),
@@ -191,14 +214,18 @@ async fn headers_are_changed_by_the_rule_and_by_the_backend_on_both_ways() {
         format!("{{type: {kind}, {field}: {{set: {}, add: {}, remove: [{remove}]}}}}", pair(set), pair(add))
     };
     let both = |of: &str| {
-        [("RequestHeaderModifier", "requestHeaderModifier"), ("ResponseHeaderModifier", "responseHeaderModifier")]
-            .map(|(kind, field)| {
-                let [set, add, remove] = ["set", "add", "gone"].map(|what| format!("X-{what}-{of}"));
-                change(kind, field, &set, &add, &remove)
-            })
-            .join(", ")
+        [
+            ("RequestHeaderModifier", "requestHeaderModifier"),
+            ("ResponseHeaderModifier", "responseHeaderModifier"),
+        ]
+        .map(|(kind, field)| {
+            let [set, add, remove] = ["set", "add", "gone"].map(|what| format!("X-{what}-{of}"));
+            change(kind, field, &set, &add, &remove)
+        })
+        .join(", ")
     };
-    let backends = format!("    backendRefs: [{{name: cart-v1, port: 80, filters: [{}]}}]\n", both("backend"));
+    let backends =
+        format!("    backendRefs: [{{name: cart-v1, port: 80, filters: [{}]}}]\n", both("backend"));
     let rules = rule("/", &both("rule"), &backends);
     canary.mesh.apply("route.yaml", &(ROUTE.to_owned() + &rules));
     is_live(&canary, "/", |answer| answer.headers.contains_key("x-set-backend")).await;
@@ -215,9 +242,11 @@ async fn headers_are_changed_by_the_rule_and_by_the_backend_on_both_ways() {
         let answer = client.send(asked).await.expect("an answer");
         let received = &canary.apps[0].received(&id)[0];
         for of in ["rule", "backend"] {
-            let seen = |headers: &http::HeaderMap, what: &str| header(headers, &format!("x-{what}-{of}")).join(",");
+            let seen =
+                |headers: &http::HeaderMap, what: &str| header(headers, &format!("x-{what}-{of}")).join(",");
             let by_app = ["set", "add", "gone", "kept"].map(|what| seen(&received.headers, what));
-            let changed = ["RequestHeaderModifier", "came,RequestHeaderModifier", "", "came"].map(str::to_owned);
+            let changed =
+                ["RequestHeaderModifier", "came,RequestHeaderModifier", "", "came"].map(str::to_owned);
             assert_eq!(by_app, changed, "{protocol:?}, as the app sees it, by the {of}");
             let by_client = ["set", "add", "gone"].map(|what| seen(&answer.headers, what));
             let changed = ["ResponseHeaderModifier", "ResponseHeaderModifier", ""].map(str::to_owned);

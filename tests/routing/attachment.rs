@@ -48,12 +48,15 @@ async fn caller_in(mesh: &Mesh, namespace: &str, dials: &[SocketAddr]) -> Sideca
 async fn a_consumers_route_is_for_its_own_namespace_and_takes_the_place_of_the_producers() {
     let canary = Canary::start(Mesh::start().await, [100, 0]).await;
     let root = canary.root;
-    let [near, far] = [caller_in(&canary.mesh, "near", &[root]).await, caller_in(&canary.mesh, "far", &[root]).await];
+    let [near, far] =
+        [caller_in(&canary.mesh, "near", &[root]).await, caller_in(&canary.mesh, "far", &[root]).await];
     for (whose, caller) in [("the owner's", &canary.web), ("a neighbour's", &near), ("another's", &far)] {
         leads_to(&format!("the split, for {whose} pod"), caller.outbound[0], "v1").await;
     }
     // Only for some paths: what it does not match is not carried, since the producer's rules are not asked.
-    let consumer = ROUTE.replacen("namespace: shop", "namespace: near", 1).replace("name: cart}", "name: cart, namespace: shop}")
+    let consumer = ROUTE
+        .replacen("namespace: shop", "namespace: near", 1)
+        .replace("name: cart}", "name: cart, namespace: shop}")
         + "  - matches: [{path: {type: Exact, value: /}}]\n    backendRefs: [{name: cart-v2, port: 80, namespace: shop}]\n";
     canary.mesh.apply("consumer.yaml", &consumer);
     leads_to("the consumer's route", near.outbound[0], "v2").await;
@@ -79,8 +82,11 @@ async fn a_route_with_a_port_is_for_that_port_alone() {
     let carts = canary.carts.each_ref().map(|cart| (cart.pod.as_str(), cart.address));
     let second = "{name: admin, port: 81, targetPort: 81}, {name: http,";
     let service = objects::service(NAMESPACE, "cart", canary.root, "http").replace("{name: http,", second);
-    let admin = objects::slice(NAMESPACE, "cart", "admin", &carts[..1]).replace("\n  name: cart-", "\n  name: cart-admin-");
-    canary.mesh.apply("service-cart.yaml", &(service + &objects::slice(NAMESPACE, "cart", "http", &carts) + &admin));
+    let admin = objects::slice(NAMESPACE, "cart", "admin", &carts[..1])
+        .replace("\n  name: cart-", "\n  name: cart-admin-");
+    canary
+        .mesh
+        .apply("service-cart.yaml", &(service + &objects::slice(NAMESPACE, "cart", "http", &carts) + &admin));
     let caller = caller_in(&canary.mesh, "near", &[at(80), at(81)]).await;
     let [http, admin] = [caller.outbound[0], caller.outbound[1]];
     leads_to("the second port", admin, "v1").await;

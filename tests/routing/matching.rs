@@ -52,8 +52,14 @@ async fn a_rule_matches_by_all_that_it_names_and_by_nothing_else() {
         rule("prefix", "{path: {type: PathPrefix, value: /prefix/}}"),
         rule("pattern", "{path: {type: RegularExpression, value: '/(items|carts)/[0-9]+'}}"),
         rule("method", "{method: DELETE}"),
-        rule("header", "{headers: [{name: X-Color, value: Red}, {name: x-color, value: never}, {name: x-size, value: '1'}]}"),
-        rule("header-pattern", "{headers: [{name: cookie, type: RegularExpression, value: '(.*; )?canary=[a-z]+(;.*)?'}]}"),
+        rule(
+            "header",
+            "{headers: [{name: X-Color, value: Red}, {name: x-color, value: never}, {name: x-size, value: '1'}]}",
+        ),
+        rule(
+            "header-pattern",
+            "{headers: [{name: cookie, type: RegularExpression, value: '(.*; )?canary=[a-z]+(;.*)?'}]}",
+        ),
         rule("query", "{queryParams: [{name: Color, value: red}]}"),
         rule("query-pattern", "{queryParams: [{name: n, type: RegularExpression, value: '[0-9]+'}]}"),
         rule("either", "{path: {value: /either}}, {headers: [{name: x-either, value: '1'}]}"),
@@ -81,7 +87,13 @@ async fn a_rule_matches_by_all_that_it_names_and_by_nothing_else() {
             Case("headers, all of them, by names in any case", get.clone(), "/", red, "header"),
             Case("one of the headers is not enough", get.clone(), "/", &[("x-color", "Red")], ""),
             Case("values are case-sensitive", get.clone(), "/", &[("x-color", "red"), ("x-size", "1")], ""),
-            Case("a cookie by pattern", get.clone(), "/", &[("cookie", "a=b; canary=always; c=d")], "header-pattern"),
+            Case(
+                "a cookie by pattern",
+                get.clone(),
+                "/",
+                &[("cookie", "a=b; canary=always; c=d")],
+                "header-pattern",
+            ),
             Case("not another cookie", get.clone(), "/", &[("cookie", "a=b; nocanary=1")], ""),
             Case("a query parameter", get.clone(), "/?a=b&Color=red", &[], "query"),
             Case("its name is case-sensitive", get.clone(), "/?color=red", &[], ""),
@@ -90,7 +102,13 @@ async fn a_rule_matches_by_all_that_it_names_and_by_nothing_else() {
             Case("a pattern is for the whole value", get.clone(), "/?n=42x", &[], ""),
             Case("one of two matches", get.clone(), "/either/way", &[], "either"),
             Case("the other", get.clone(), "/", &[("x-either", "1")], "either"),
-            Case("the host, whatever the version of HTTP", get.clone(), "/", &[("host", "cart.shop")], "host"),
+            Case(
+                "the host, whatever the version of HTTP",
+                get.clone(),
+                "/",
+                &[("host", "cart.shop")],
+                "host",
+            ),
             Case("another host", get, "/", &[("host", "cart.other")], ""),
         ],
     )
@@ -106,15 +124,23 @@ async fn among_rules_that_match_the_more_specific_counts_then_the_older_route_th
         rule("prefix", "{path: {value: /a}}"),
         rule("query", "{path: {value: /a}, queryParams: [{name: x, value: '1'}]}"),
         rule("header", "{path: {value: /a}, headers: [{name: x-a, value: '1'}]}"),
-        rule("two-headers", "{path: {value: /a}, headers: [{name: x-a, value: '1'}, {name: x-b, value: '1'}]}"),
+        rule(
+            "two-headers",
+            "{path: {value: /a}, headers: [{name: x-a, value: '1'}, {name: x-b, value: '1'}]}",
+        ),
         rule("method", "{path: {value: /a}, method: PUT}"),
         rule("longer", "{path: {value: /a/b}}"),
         rule("exact", "{path: {type: Exact, value: /a/b/c}}"),
         rule("first", "{path: {value: /twice}}"),
         rule("second", "{path: {value: /twice}}"),
     ];
-    canary.mesh.apply("b.yaml", &route("b", old, &(general.concat() + &rule("b-old", "{path: {value: /same}}"))));
-    canary.mesh.apply("a.yaml", &route("a", young, &rule("a-young", "{path: {value: /same}}, {path: {value: /name}}")));
+    canary
+        .mesh
+        .apply("b.yaml", &route("b", old, &(general.concat() + &rule("b-old", "{path: {value: /same}}"))));
+    canary.mesh.apply(
+        "a.yaml",
+        &route("a", young, &rule("a-young", "{path: {value: /same}}, {path: {value: /name}}")),
+    );
     canary.mesh.apply("c.yaml", &route("c", young, &rule("c-young", "{path: {value: /name}}")));
     for path in ["/same", "/name", "/a"] {
         is_live(&canary, path, |answer| answer.headers.contains_key("x-rule")).await;
@@ -127,7 +153,13 @@ async fn among_rules_that_match_the_more_specific_counts_then_the_older_route_th
             Case("a prefix before any path", get.clone(), "/a/x", &[], "prefix"),
             Case("a query parameter before none", get.clone(), "/a?x=1", &[], "query"),
             Case("a header before query parameters", get.clone(), "/a?x=1", &[("x-a", "1")], "header"),
-            Case("two headers before one", get.clone(), "/a?x=1", &[("x-a", "1"), ("x-b", "1")], "two-headers"),
+            Case(
+                "two headers before one",
+                get.clone(),
+                "/a?x=1",
+                &[("x-a", "1"), ("x-b", "1")],
+                "two-headers",
+            ),
             Case("a method before headers", put.clone(), "/a?x=1", &[("x-a", "1"), ("x-b", "1")], "method"),
             Case("a longer prefix before a method", put.clone(), "/a/b/x", &[], "longer"),
             Case("an exact path before a longer prefix", put, "/a/b/c", &[], "exact"),
@@ -171,5 +203,8 @@ async fn a_grpc_route_decides_before_an_http_route_and_the_status_says_so() {
         .await;
     }
     let said = canary.mesh.ask("/objects").await.to_string();
-    assert!(said.contains("Conflicted") && said.contains("a GRPCRoute is attached to the same Service port"), "{said}");
+    assert!(
+        said.contains("Conflicted") && said.contains("a GRPCRoute is attached to the same Service port"),
+        "{said}"
+    );
 }

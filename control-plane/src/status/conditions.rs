@@ -53,7 +53,11 @@ fn refused(problem: &Problem) -> Condition {
     let is_route = matches!(problem.origin.kind.as_str(), "HTTPRoute" | "GRPCRoute");
     let reason = match problem.code {
         Code::PARENT_MISSING | Code::PARENT_PORT_MISSING | Code::PARENT_KIND_UNSUPPORTED => {
-            if is_route { "NoMatchingParent" } else { "TargetNotFound" }
+            if is_route {
+                "NoMatchingParent"
+            } else {
+                "TargetNotFound"
+            }
         }
         Code::CONFLICT => "Conflicted",
         Code::INCOMPATIBLE_FILTERS => "IncompatibleFilters",

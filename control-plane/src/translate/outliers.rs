@@ -50,7 +50,10 @@ pub(super) fn invalid(spec: &OutlierDetectionSpec) -> Option<(&'static str, &'st
     } else if is_zero(spec.max_ejection_time) {
         Some(("outlierDetection.maxEjectionTime", "must be longer than 0; write for example 300s"))
     } else if is_shorter_than_base(spec) {
-        Some(("outlierDetection.maxEjectionTime", "must not be shorter than baseEjectionTime, which is 30s if it is not written"))
+        Some((
+            "outlierDetection.maxEjectionTime",
+            "must not be shorter than baseEjectionTime, which is 30s if it is not written",
+        ))
     } else if spec.max_ejection_percent.is_some_and(|percent| percent > 100) {
         Some(("outlierDetection.maxEjectionPercent", "must be 100 at most"))
     } else {

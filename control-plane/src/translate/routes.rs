@@ -21,7 +21,8 @@ use gauze_crds::{GrpcRoute, HttpRoute, TrafficPolicy};
 use gauze_model::listener::WeightedCluster;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{
-    Action, Backend, Filters, HeaderChange, HostPattern, RouteMatch, RouteRule, RouteTable, VirtualHost, precedence,
+    Action, Backend, Filters, HeaderChange, HostPattern, RouteMatch, RouteRule, RouteTable, VirtualHost,
+    precedence,
 };
 use gauze_model::{Code, Name, Origin};
 use k8s_openapi::api::core::v1 as core;
@@ -202,7 +203,9 @@ fn action(origin: &Origin, backends: Vec<Backend>, problems: &mut Vec<Problem>) 
         return Action::Forward(backends);
     }
     let (code, message) = match backends.is_empty() {
-        true => (Code::NO_BACKEND_NAMED, "the rule names no backend, so its requests are answered 500; name one"),
+        true => {
+            (Code::NO_BACKEND_NAMED, "the rule names no backend, so its requests are answered 500; name one")
+        }
         false => (Code::WEIGHTS_ALL_ZERO, "all weights are 0, so the requests are answered 500; raise one"),
     };
     problems.push(Problem::new(code, matches::at(origin, "backendRefs"), message));

@@ -85,7 +85,8 @@ fn read_matches(
     };
     let list = at(origin, "matches");
     let matches = given.iter().enumerate().filter_map(|(index, given)| {
-        let read = matches::grpc(given, &item(&list, index)).map_err(|problem| problems.push(problem)).ok()?;
+        let read =
+            matches::grpc(given, &item(&list, index)).map_err(|problem| problems.push(problem)).ok()?;
         Some((Rank::of(given), read))
     });
     matches.collect()

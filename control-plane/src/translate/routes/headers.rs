@@ -61,7 +61,8 @@ fn repeated(change: &HeaderChange) -> impl Iterator<Item = &HeaderName> {
 fn settled(change: HeaderChange) -> HeaderChange {
     let HeaderChange { set, add, mut remove } = change;
     let (mut set, add) = (first_of_each(set), first_of_each(add));
-    let is_set = |set: &[(HeaderName, HeaderValue)], name: &HeaderName| set.iter().any(|(set, _)| set == name);
+    let is_set =
+        |set: &[(HeaderName, HeaderValue)], name: &HeaderName| set.iter().any(|(set, _)| set == name);
     let (to_nothing, add): (Vec<_>, Vec<_>) =
         add.into_iter().partition(|(name, _)| remove.contains(name) && !is_set(&set, name));
     set.extend(to_nothing);
@@ -99,7 +100,8 @@ fn header_name(name: &str, origin: &Origin) -> Result<HeaderName, Problem> {
         return Err(invalid(origin, message.to_owned()));
     }
     if OF_A_CONNECTION.contains(&parsed) || parsed.as_str().starts_with(OURS) {
-        let message = format!("`{parsed}` is between the two ends of a connection; remove it from the filter");
+        let message =
+            format!("`{parsed}` is between the two ends of a connection; remove it from the filter");
         return Err(invalid(origin, message));
     }
     Ok(parsed)
@@ -111,7 +113,8 @@ mod tests {
 
     fn changed(set: &[&str], add: &[&str], remove: &[&str]) -> (Vec<String>, Vec<String>) {
         let headers = |names: &[&str], value: &str| {
-            let header = |(at, name): (usize, &&str)| Header { name: (*name).into(), value: format!("{value}{at}") };
+            let header =
+                |(at, name): (usize, &&str)| Header { name: (*name).into(), value: format!("{value}{at}") };
             Some(names.iter().enumerate().map(header).collect())
         };
         let remove = Some(remove.iter().map(|name| (*name).to_owned()).collect());
@@ -150,7 +153,9 @@ mod tests {
 
     #[test]
     fn what_belongs_to_a_connection_is_not_changed() {
-        for name in ["Host", "connection", "Transfer-Encoding", "content-length", "te", "gauze-peer", "no name"] {
+        for name in
+            ["Host", "connection", "Transfer-Encoding", "content-length", "te", "gauze-peer", "no name"]
+        {
             let given = HeaderFilter { remove: Some(vec![name.to_owned()]), ..HeaderFilter::default() };
             let refused = header_change(&given, &Origin::default(), &mut Vec::new());
             assert_eq!(refused.map_err(|problem| problem.code), Err(Code::INVALID_VALUE), "{name}");

@@ -30,7 +30,13 @@ pub(in crate::translate) fn judge_http(world: &World, route: &HttpRoute) -> Vec<
             let name = services::name_of_port(parent.service, port);
             match loses(port) {
                 true => judgement.problems.push(conflict(route)),
-                false => rules.extend(http::rules(world, route, &name, &Patience::default(), &mut judgement.problems)),
+                false => rules.extend(http::rules(
+                    world,
+                    route,
+                    &name,
+                    &Patience::default(),
+                    &mut judgement.problems,
+                )),
             }
         }
         judgement.problems.extend(unused_hostnames(&spec.hostnames, &spec.parent_refs, &origin));

@@ -120,7 +120,10 @@ fn method(given: &str, origin: &Origin) -> Result<Method, Problem> {
         Method::PATCH,
     ];
     METHODS.into_iter().find(|method| method.as_str() == given).ok_or_else(|| {
-        invalid(origin, format!("`{given}` is not known here; write GET, POST or another method in upper case"))
+        invalid(
+            origin,
+            format!("`{given}` is not known here; write GET, POST or another method in upper case"),
+        )
     })
 }
 

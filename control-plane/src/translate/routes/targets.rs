@@ -46,7 +46,9 @@ fn path_of(given: &str, origin: &Origin) -> Result<String, Problem> {
     let is_path = !given.contains(['?', '#']) && PathAndQuery::try_from(format!("/{given}")).is_ok();
     match is_path {
         true => Ok(given.to_owned()),
-        false => Err(invalid(origin, format!("`{given}` is not a path; the request's query is kept by itself"))),
+        false => {
+            Err(invalid(origin, format!("`{given}` is not a path; the request's query is kept by itself")))
+        }
     }
 }
 
