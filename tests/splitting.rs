@@ -17,8 +17,6 @@ pub(crate) struct Canary {
     pub apps: [App; 2],
     pub web: Sidecar,
     pub carts: [Sidecar; 2],
-    /// The root's address.
-    pub root: SocketAddr,
 }
 
 impl Canary {
