@@ -24,8 +24,10 @@ use write::{Failed, Written};
 
 /// How long changes are gathered before it is looked what they mean: acknowledgements come in swarms.
 const GATHER: Duration = Duration::from_millis(100);
-/// Statuses are computed for at most this part of the time.
+/// After statuses were computed, the next computation waits for so many times as long …
 const LOAD: u32 = 10;
+/// … but no longer.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Writes going on at once.
 const WRITES_MAX: usize = 8;
 
@@ -78,7 +80,7 @@ impl Statuses {
             if stale && Instant::now() >= earliest {
                 let took = Instant::now();
                 plan = self.compute(plan).await;
-                (stale, earliest) = (false, Instant::now() + took.elapsed() * LOAD);
+                (stale, earliest) = (false, Instant::now() + (took.elapsed() * LOAD).min(PAUSE_MAX));
             }
             plan.look(self.standing.take_changed(), &self.standing.statuses(), Instant::now());
             let orders = plan.take_due(Instant::now());

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::ours::{Entry, Ours};
+use super::ours::{DatedCondition, Entry, Ours};
 use super::{Condition, Truth};
 
 /// A mere count is written at most so often.
@@ -57,8 +57,13 @@ fn of_entry(stands: &Entry, wanted: &Entry) -> Difference {
     if stands.reference != wanted.reference || stands.conditions.len() != wanted.conditions.len() {
         return Difference::State;
     }
-    let conditions = stands.conditions.iter().zip(&wanted.conditions);
-    let differences = conditions.map(|(stands, wanted)| of_condition(&stands.condition, &wanted.condition));
+    // In whatever order: the API server merges lists of conditions by their type.
+    let differences = wanted.conditions.iter().map(|wanted| {
+        let of_type =
+            |stands: &&DatedCondition| stands.condition.condition_type == wanted.condition.condition_type;
+        let stands = stands.conditions.iter().find(of_type);
+        stands.map_or(Difference::State, |stands| of_condition(&stands.condition, &wanted.condition))
+    });
     differences.max().unwrap_or(Difference::Nothing)
 }
 
@@ -116,7 +121,6 @@ pub fn when_to_write(difference: Difference, wanted: &Ours, past: &Past, now: In
 
 #[cfg(test)]
 mod tests {
-    use super::super::ours::DatedCondition;
     use super::*;
 
     /// A split's `Programmed`, as in `True Programmed 1/1`.

@@ -164,10 +164,14 @@ impl Entry {
     }
 }
 
-/// Those that can be read; whoever wrote others into our entry will see them go.
+/// The types of condition that are ours: what others say beside them is theirs, and no reason to write.
+const TYPES: [&str; 4] = ["Accepted", "ResolvedRefs", "PartiallyInvalid", "Programmed"];
+
+/// Those that can be read.
 fn conditions(entry: &Value) -> Vec<DatedCondition> {
     let conditions = entry["conditions"].as_array().into_iter().flatten();
-    conditions.filter_map(|condition| DatedCondition::deserialize(condition).ok()).collect()
+    let read = conditions.filter_map(|condition| DatedCondition::deserialize(condition).ok());
+    read.filter(|said| TYPES.contains(&&*said.condition.condition_type)).collect()
 }
 
 #[cfg(test)]
@@ -199,6 +203,14 @@ mod tests {
         assert_eq!(ours.to_json(Shape::Parents, &foreign), status());
         let gone = Ours::default().to_json(Shape::Parents, &foreign);
         assert_eq!(gone, json!({ "parents": [status()["parents"][0]] }));
+    }
+
+    #[test]
+    fn a_condition_that_others_say_of_a_split_is_none_of_ours() {
+        let said = |name: &str| json!({ "type": name, "status": "True", "reason": "A", "message": "" });
+        let status = json!({ "conditions": [said("Healthy"), said("Accepted")] });
+        let (ours, _) = Ours::read(Shape::Split, &status);
+        assert_eq!(ours, Ours::read(Shape::Split, &json!({ "conditions": [said("Accepted")] })).0);
     }
 
     #[test]
