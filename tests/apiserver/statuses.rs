@@ -47,13 +47,12 @@ async fn says(mesh: &KubeMesh<'_>, kind: &str, name: &str, pointer: &str, expect
     .await;
 }
 
-/// Waits until there is such an event about an object: `Warning TargetNotFound note`, the note as it begins.
-async fn tells(mesh: &KubeMesh<'_>, name: &str, expected: &str) {
-    let about = format!("regarding.name={name}");
-    let arguments = ["get", "events.events.k8s.io", "--namespace", mesh.shop(), "--field-selector", &about];
-    let columns = r#"jsonpath={range .items[*]}{.type} {.reason} {.note}{"\n"}{end}"#;
-    eventually(&format!("an event of {name}: {expected}"), async || {
-        let told = mesh.server.kubectl(&[&arguments[..], &["-o", columns]].concat()).await?;
+/// Waits until there is just one event that begins like this: `TrafficSplit/cart Warning NoEndpoints …`.
+async fn tells(mesh: &KubeMesh<'_>, expected: &str) {
+    let columns = r#"jsonpath={range .items[*]}{.regarding.kind}/{.regarding.name} {.type} {.reason} {.note}{"\n"}{end}"#;
+    let arguments = ["get", "events.events.k8s.io", "--namespace", mesh.shop(), "-o", columns];
+    eventually(&format!("an event: {expected}"), async || {
+        let told = mesh.server.kubectl(&arguments).await?;
         let count = told.lines().filter(|line| line.starts_with(expected)).count();
         if count == 1 { Ok(()) } else { Err(told) }
     })
@@ -117,7 +116,10 @@ async fn every_kind_says_in_the_cluster_what_became_of_it_and_gauze_get_says_the
         let expected = "Accepted False TargetNotFound: spec.targetRefs[0]: there is no Service `late`";
         says(&mesh, kind, "late", "/ancestors/0", expected).await;
     }
-    tells(&mesh, "late", "Warning TargetNotFound late: spec.targetRefs[0]: there is no Service `late`").await;
+    for kind in ["TrafficPolicy", "AuthorizationPolicy"] {
+        let said = "Warning TargetNotFound late: spec.targetRefs[0]: there is no Service `late`";
+        tells(&mesh, &format!("{kind}/late {said}")).await;
+    }
     mesh.service("late", &[]).await;
     for kind in ["TrafficPolicy", "AuthorizationPolicy"] {
         says(
@@ -128,8 +130,8 @@ async fn every_kind_says_in_the_cluster_what_became_of_it_and_gauze_get_says_the
             "Accepted True Accepted: accepted; Programmed True NotUsedYet: 0/0",
         )
         .await;
+        tells(&mesh, &format!("{kind}/late Normal Accepted late: accepted")).await;
     }
-    tells(&mesh, "late", "Normal Accepted late: accepted").await;
 
     server.apply(&route(&shop, ROUTE, "nobody")).await;
     says(
@@ -140,7 +142,7 @@ async fn every_kind_says_in_the_cluster_what_became_of_it_and_gauze_get_says_the
         "Accepted True Accepted: accepted; ResolvedRefs False BackendNotFound: ",
     )
     .await;
-    tells(&mesh, "pay", "Warning BackendNotFound pay: spec.rules[0].backendRefs[0]").await;
+    tells(&mesh, "HTTPRoute/pay Warning BackendNotFound pay: spec.rules[0].backendRefs[0]").await;
     let entry = status(&mesh, "httproute", "pay").await["parents"][0].take();
     let echoed = json!({"group": "", "kind": "Service", "name": "pay", "port": 80});
     assert_eq!((&entry["parentRef"], &entry["controllerName"]), (&echoed, &json!("gauze.dev/control-plane")));

@@ -35,12 +35,12 @@ async fn what_a_proxy_refuses_is_told_with_its_pod_and_the_field_and_that_it_is_
     let refuser = Refuser::start(&port, &pod, &token, &name, &complaint).await;
     let said = format!("1/2; {pod} refused it: spec.backends[1]: is too much for me");
     says(&mesh, "trafficsplit", "cart", "", &format!("{good}False PartiallyProgrammed: {said}")).await;
-    tells(&mesh, "cart", &format!("Warning PartiallyProgrammed {said}")).await;
+    tells(&mesh, &format!("TrafficSplit/cart Warning PartiallyProgrammed {said}")).await;
 
     drop(refuser);
     mesh.delete_pod("web-9").await;
     says(&mesh, "trafficsplit", "cart", "", &format!("{good}True Programmed: 1/1")).await;
-    tells(&mesh, "cart", "Normal Programmed 1/1").await;
+    tells(&mesh, "TrafficSplit/cart Normal Programmed 1/1").await;
 }
 
 async fn roots(mesh: &KubeMesh<'_>) -> String {
