@@ -129,24 +129,25 @@ async fn goes_with_its_namespace(conversion: &Conversion<'_>, name: &str) {
 
 /// Fields that somebody owns in a version that is served no more are in nobody's way.
 async fn after_an_uninstallation(conversion: &Conversion<'_>) {
+    conversion.apply_as("v1alpha1", "somebody", "owned", &json!(["1", "2"])).await.expect("it is taken");
     let mut command = std::process::Command::new(program("gauze-control-plane"));
     command.args(["uninstall", "--stop-conversion", "--system-namespace", &conversion.mesh.system.name]);
     command.arg("--kubeconfig").arg(conversion.mesh.server.kubeconfig());
     let said = output(command, "").await.expect("it is allowed");
     assert!(said.ends_with("only v1alpha4 is served\n"), "{said}");
-    eventually("v1alpha1 is not served", async || match conversion.splits("v1alpha1").get("kept").await {
+    eventually("v1alpha1 is not served", async || match conversion.splits("v1alpha1").get("owned").await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => Err(format!("{other:?}")),
     })
     .await;
-    let read = conversion.splits("v1alpha4").get("kept").await.expect("it is there");
+    let read = conversion.splits("v1alpha4").get("owned").await.expect("it is there");
     let managers = read.metadata.managed_fields.unwrap_or_default();
     let older =
         managers.iter().any(|entry| entry.api_version.as_deref() == Some("split.smi-spec.io/v1alpha1"));
     assert!(older, "nobody owns a field in v1alpha1: {managers:?}");
-    let split = split("v1alpha4", "kept", &json!([5, 6]), &json!({}));
+    let split = split("v1alpha4", "owned", &json!([5, 6]), &json!({}));
     let forced = PatchParams::apply("another").force();
-    let applied = conversion.splits("v1alpha4").patch("kept", &forced, &Patch::Apply(&split)).await;
+    let applied = conversion.splits("v1alpha4").patch("owned", &forced, &Patch::Apply(&split)).await;
     assert_eq!(weights(&applied.expect("it is taken")), json!([5, 6]));
 }
 
