@@ -60,7 +60,9 @@ async fn the_control_plane_accepts_every_object_of_the_pages() {
         let yaml = objects::service("shop", service, mesh.service_address(), "http");
         mesh.apply(&format!("service-{service}.yaml"), &yaml);
     }
-    for Shown { page, kind, name, yaml } in shown().iter().filter(|object| object.kind != "Namespace") {
+    // The examples of splits.md belong together, and some show what is refused: `splits_page` compares each.
+    let alone = |object: &&Shown| object.kind != "Namespace" && object.page != "splits";
+    for Shown { page, kind, name, yaml } in shown().iter().filter(alone) {
         let object = async || {
             let said = mesh.ask("/objects").await;
             let mut objects = said["objects"].as_array().into_iter().flatten();
