@@ -2,6 +2,7 @@
 //!
 //! `Accepted` and `ResolvedRefs` follow from the world alone, `Programmed n/m` from what the proxies hold.
 
+mod columns; // what `kubectl get` shows
 mod conditions;
 mod decide; // when a status is written
 mod ours; // what of an object's status in a cluster is ours

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::columns::columns;
 use super::{CONTROLLER_NAME, Condition, ObjectStatus};
 use crate::world::ObjectKind;
 
@@ -142,6 +143,7 @@ impl Ours {
                 self.entries.iter().flat_map(|entry| &entry.conditions).collect();
             let mut status = Map::from_iter([("conditions".to_owned(), json!(conditions))]);
             status.extend(self.split.iter().map(|split| ("split".to_owned(), json!(split))));
+            status.extend(self.columns(shape));
             return Value::Object(status);
         };
         let entry = |entry: &Entry| {
@@ -152,7 +154,15 @@ impl Ours {
             })
         };
         let entries = foreign.iter().cloned().chain(self.entries.iter().map(entry));
-        json!({ list: entries.collect::<Vec<_>>() })
+        let mut status = Map::from_iter([(list.to_owned(), entries.collect())]);
+        status.extend(self.columns(shape));
+        Value::Object(status)
+    }
+
+    /// What `kubectl get` shows of it.
+    fn columns(&self, shape: Shape) -> impl Iterator<Item = (String, Value)> {
+        let columns = columns(shape, &self.entries).into_iter();
+        columns.map(|(name, text)| (name.to_owned(), Value::String(text)))
     }
 }
 

@@ -83,7 +83,7 @@ fn each_kind_has_the_status_that_its_users_look_for() {
         ),
         (
             "TrafficSplit/shop/cart".to_owned(),
-            json!({ "split": "cart=1", "conditions": [condition(
+            json!({ "split": "cart=1", "accepted": "False", "conditions": [condition(
                 "Accepted", "False", "TargetNotFound",
                 "spec.service: there is no Service `crat` in namespace `shop`; correct the name, or create the Service (M5001)", 3,
             )]}),
@@ -97,7 +97,7 @@ fn each_kind_has_the_status_that_its_users_look_for() {
                     condition("Accepted", "True", "Accepted", "accepted", 2),
                     condition("Programmed", "True", "NotUsedYet", "0/0", 2),
                 ],
-            }]}),
+            }], "targets": "cart", "accepted": "True", "programmed": "0/0" }),
         ),
     ];
     assert_eq!(statuses(OBJECTS, &Heard { proxies: vec![proxy], ..Heard::default() }), expected);
