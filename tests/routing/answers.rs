@@ -259,18 +259,20 @@ async fn headers_are_changed_by_the_rule_and_by_the_backend_on_both_ways() {
 async fn what_no_rule_carries_and_what_cannot_be_done_is_answered_and_never_passed_over() {
     let canary = Canary::start(Mesh::start().await, [100, 0]).await;
     let mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: cart-v2, port: 80}}}";
+    let shared = "{type: CORS, cors: {allowOrigins: ['*']}}";
     let rules = [
         rule("/mirrored", mirror, V1),
+        rule("/shared", shared, V1),
         rule("/nowhere", "", ""),
         rule("/zero", "", "    backendRefs: [{name: cart-v1, port: 80, weight: 0}]\n"),
         rule("/missing", "", "    backendRefs: [{name: gone, port: 80}]\n"),
         rule("/live", "", V1),
     ];
     canary.mesh.apply("route.yaml", &(ROUTE.to_owned() + &rules.concat()));
-    is_live(&canary, "/mirrored", |answer| answer.status == 500).await;
+    is_live(&canary, "/shared", |answer| answer.status == 500).await;
     for (what, path, status, code, grpc) in [
         ("a path that no rule is for", "/other", 404, "M3001", "12"),
-        ("a filter that is not supported", "/mirrored", 500, "M3002", "14"),
+        ("a filter that is not supported", "/shared", 500, "M3002", "14"),
         ("a rule without backend", "/nowhere", 500, "M3002", "14"),
         ("all weights 0", "/zero", 500, "M3002", "14"),
         ("a backend that does not exist", "/missing", 500, "M3004", "14"),
@@ -286,4 +288,9 @@ async fn what_no_rule_carries_and_what_cannot_be_done_is_answered_and_never_pass
         }
     }
     assert_eq!(canary.apps.iter().map(|app| app.count("n")).sum::<usize>(), 0, "no app was asked");
+    // A mirror changes no answer, so it is skipped, and said to be.
+    assert_eq!(ask(&canary, Protocol::Http1, "cart", "/mirrored", "x").await.app(), "v1");
+    assert_eq!(canary.apps[1].count("x"), 0, "requests are not mirrored yet");
+    let said = canary.mesh.ask("/objects").await.to_string();
+    assert!(said.contains("requests are not mirrored yet"), "{said}");
 }

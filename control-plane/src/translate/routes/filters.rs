@@ -27,10 +27,12 @@ enum Filter<'a> {
     ResponseHeaders(&'a HeaderFilter),
     Redirect(&'a RequestRedirect),
     Rewrite(&'a UrlRewrite),
+    /// Not supported yet. It is skipped: whoever asks gets the same answer without it.
+    Mirror,
 }
 
 /// # Errors
-/// The first filter that cannot be applied: requests that it is for must not pass without it (Gateway API).
+/// The first filter that cannot be applied: what it asks for must not be passed over (Gateway API).
 pub(super) fn http(given: &[HttpRouteFilter], origin: &Origin) -> Result<Changes, Problem> {
     collect(given, origin, |filter, origin| {
         let missing = |field| missing(origin, field);
@@ -53,6 +55,7 @@ pub(super) fn http(given: &[HttpRouteFilter], origin: &Origin) -> Result<Changes
             "URLRewrite" => {
                 filter.url_rewrite.as_ref().map(Filter::Rewrite).ok_or_else(|| missing("urlRewrite"))
             }
+            "RequestMirror" => Ok(Filter::Mirror),
             other => Err(unsupported(origin, other)),
         }
     })
@@ -72,6 +75,7 @@ pub(super) fn grpc(given: &[GrpcRouteFilter], origin: &Origin) -> Result<Changes
             .as_ref()
             .map(Filter::ResponseHeaders)
             .ok_or_else(|| missing(origin, "responseHeaderModifier")),
+        "RequestMirror" => Ok(Filter::Mirror),
         other => Err(unsupported(origin, other)),
     })
 }
@@ -87,7 +91,8 @@ fn collect<F>(
         let origin = item(origin, index);
         let filter = read(filter, &origin)?;
         let kind = std::mem::discriminant(&filter);
-        if seen.contains(&kind) {
+        // Requests may be mirrored to several.
+        if seen.contains(&kind) && !matches!(filter, Filter::Mirror) {
             return Err(incompatible(&origin, "this filter stands here already; merge the two"));
         }
         seen.push(kind);
@@ -104,6 +109,10 @@ fn collect<F>(
                 changes.redirect = Some(redirect(given, &at(&origin, "requestRedirect"))?);
             }
             Filter::Rewrite(given) => changes.filters.rewrite = rewrite(given, &at(&origin, "urlRewrite"))?,
+            Filter::Mirror => {
+                let message = "requests are not mirrored yet, so `RequestMirror` has no effect; the rest of the rule has";
+                changes.notes.push(Problem::new(Code::UNSUPPORTED_FIELD, at(&origin, "type"), message));
+            }
         }
     }
     if changes.redirect.is_some() && changes.filters.rewrite != Rewrite::default() {
