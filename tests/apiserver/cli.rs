@@ -244,7 +244,8 @@ async fn everything_that_is_broken_is_found_by_its_code() {
     }
     let expected = [
         "M1306", // no replica is ready
-        "M1311", // the webhook's caBundle is empty
+        "M1311", // the caBundle of the injector is empty
+        "M1311", // that of who converts TrafficSplits too
         "M1312", // its failures are ignored
         "M1313", // no roots in the namespace
         "M1314", // Cilium
