@@ -63,7 +63,7 @@ impl Tried {
 
 /// Chooses an endpoint and counts one request there.
 ///
-/// None that is ejected or in `tried`, if there is another; the request probes an ejected one whose time
+/// None that is ejected or in `tried`, if there is another, and not the one that was tried last; the request probes an ejected one whose time
 /// is over. What follows begins after this: by the time of its beginning a probe is told from older requests.
 ///
 /// # Errors
@@ -110,7 +110,10 @@ fn choose_position(worker: &Worker, cluster: &ClusterTarget, tried: &Tried, now:
     }
     let is_new = |at: usize| !tried.ids.contains(&cluster.endpoints[at].live.id);
     let is_in = |at: usize| !cluster.endpoints[at].live.is_out.load(Ordering::Relaxed);
-    let usable: [&dyn Fn(usize) -> bool; 4] = [&|at| is_new(at) && is_in(at), &is_new, &is_in, &|_| true];
+    // Where all were tried, the one that failed just now is the least likely to be well again.
+    let is_other = |at: usize| tried.ids.last() != Some(&cluster.endpoints[at].live.id);
+    let usable: [&dyn Fn(usize) -> bool; 5] =
+        [&|at| is_new(at) && is_in(at), &is_new, &|at| is_other(at) && is_in(at), &is_in, &|_| true];
     usable.iter().find_map(|usable| pick(&cluster.balance, &cluster.shares, usable, load, draws, turn))
 }
 
