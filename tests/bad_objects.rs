@@ -143,7 +143,7 @@ pub(crate) const BAD_OBJECTS: &[Bad] = &[
         TRAFFIC,
         "timeouts: {request: 1s, backendRequest: 2s}",
         "`backendRequest`, one try, cannot be longer than `request`, all of them",
-        "cannot be longer than `request`",
+        "one try cannot take longer than `request`, all of them",
     ),
     bad(
         "a budget counts whole seconds",

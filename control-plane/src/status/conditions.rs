@@ -80,7 +80,8 @@ fn accepted(kind: ObjectKind, judgement: &Judgement) -> Vec<Condition> {
     }
     if !rules.is_empty() {
         // Gateway API wants these words first, so that a reader knows that no earlier version stands in.
-        let message = format!("Dropped Rule: {}", texts(&rules, ""));
+        let first = if kind == ObjectKind::TrafficSplit { "" } else { "Dropped Rule: " };
+        let message = format!("{first}{}", texts(&rules, ""));
         conditions.push(condition("PartiallyInvalid", Truth::True, "UnsupportedValue", message));
     }
     conditions

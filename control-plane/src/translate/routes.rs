@@ -69,7 +69,9 @@ pub(super) fn routes(
     let rules = if !attached.is_empty() {
         attached.rules(world, name, &patience, problems)
     } else if let Some(split) = splits::shares(world, service, port, problems) {
-        of_split(split, own(name), &patience)
+        let mut rules = of_split(split, own(name), &patience);
+        rules.sort_by_cached_key(|rule| precedence(&rule.matches));
+        rules
     } else {
         vec![forward(origin.clone(), RouteMatch::default(), own(name), &patience)]
     };
