@@ -168,7 +168,7 @@ pub(crate) const BAD_OBJECTS: &[Bad] = &[
         "spec.targetRefs",
     ),
     bad(
-        "pods are selected, not named",
+        "pods are selected and not named",
         AUTHORIZATION,
         "targetRefs: [{group: '', kind: Pod, name: cart-0}]",
         "an AuthorizationPolicy targets `kind: Service` by `name`, or `kind: Pod` by `selector`, both of `group: \"\"`",

@@ -52,8 +52,10 @@ fn shown() -> Vec<Shown> {
         let text = fs::read_to_string(&page).expect("a page");
         let page = page.file_stem().expect("a file").to_string_lossy();
         let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| Some(rest.split_once("\n```")?.0));
-        shown
-            .extend(blocks.flat_map(|block| block.split("---\n")).map(|document| Shown::of(&page, document)));
+        let documents = blocks.flat_map(|block| block.split("---\n"));
+        // Others are parts of an object, or objects of other tools.
+        let ours = documents.filter(|document| VERSIONS.iter().any(|version| document.contains(version)));
+        shown.extend(ours.map(|document| Shown::of(&page, document)));
     }
     shown.retain(|object| !object.name.starts_with("broken"));
     for kind in ["HTTPRoute", "GRPCRoute", "TrafficPolicy", "AuthorizationPolicy", "Pod"] {
