@@ -27,8 +27,11 @@ pub(super) struct Count {
 pub(super) struct Counts<'h> {
     unheard: &'h [String],
     /// By kind, namespace and name of the object: each proxy that it concerns, with what that holds of it.
-    concerned: HashMap<(&'h str, &'h str, &'h str), Vec<(&'h Proxy, Vec<&'h Holding>)>>,
+    concerned: HashMap<(&'h str, &'h str, &'h str), Vec<Concerned<'h>>>,
 }
+
+/// A proxy, and what it holds of one object.
+type Concerned<'h> = (&'h Proxy, Vec<&'h Holding>);
 
 impl<'h> Counts<'h> {
     pub(super) fn of(heard: &'h Heard) -> Counts<'h> {

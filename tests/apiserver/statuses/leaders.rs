@@ -25,9 +25,9 @@ async fn version(mesh: &KubeMesh<'_>, name: &str) -> Value {
 async fn programmed(mesh: &KubeMesh<'_>, expected: &str, generation: i64) {
     eventually(&format!("Programmed {expected} of generation {generation}"), async || {
         let status = object(mesh, "trafficsplit", "cart").await["status"].take();
-        let conditions = status["conditions"].as_array().into_iter().flatten();
-        let condition = conditions.cloned().find(|condition| condition["type"] == "Programmed");
-        let condition = condition.unwrap_or_default();
+        let mut conditions = status["conditions"].as_array().into_iter().flatten();
+        let condition = conditions.find(|condition| condition["type"] == "Programmed");
+        let condition = condition.cloned().unwrap_or_default();
         let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
         let said = format!("{} {} {}", text("status"), text("reason"), text("message"));
         holds(said == expected && condition["observedGeneration"] == generation, condition)

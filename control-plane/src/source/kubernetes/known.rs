@@ -141,14 +141,12 @@ impl Kind {
             false => drop(self.problems.insert(key.clone(), read.problems)),
         }
         match read.item {
-            Some(Item::Object(object)) => {
-                if self.known.get(&key) != Some(&object) {
-                    self.known.insert(key, object.clone());
-                    events.push(Event::Apply(object));
-                }
+            Some(Item::Object(object)) if self.known.get(&key) != Some(&object) => {
+                self.known.insert(key, object.clone());
+                events.push(Event::Apply(object));
             }
             Some(Item::Networks(networks)) => drop(self.networks.insert(key, networks)),
-            None => {}
+            Some(Item::Object(_)) | None => {}
         }
     }
 

@@ -166,7 +166,7 @@ async fn release_with_affinity(cluster: &'static Cluster) {
     router.set_rules(router.sticky(20)).await;
     landed_route(&stage, APEX).await;
     assert_eq!(router.routes().await, Ok((80, 20)));
-    let given = vec![format!("{COOKIE}; Max-Age=86400")];
+    let given = [format!("{COOKIE}; Max-Age=86400")];
     let answers = stage.ask(APEX, 100, &[]).await;
     for answer in &answers {
         let expected = if answer.pod == "canary" { &given[..] } else { &[] };
