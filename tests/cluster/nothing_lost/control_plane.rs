@@ -88,7 +88,8 @@ impl Mesh<'_> {
         // No new pod: the API server may go on asking the lost one for a sidecar, until its connection breaks.
         self.shop.kubectl(&["scale", "deployment/cart", "--replicas=1"]).await;
         self.shop.rolled_out().await;
-        self.cluster.apply(&objects::split("shop", "cart", "cart", &[("cart", 2)])).await;
+        let change = r#"--patch=[{"op": "replace", "path": "/spec/backends/0/weight", "value": 2}]"#;
+        self.shop.kubectl(&["patch", "trafficsplit", "cart", "--type=json", change]).await;
         tokio::time::sleep(PARTITION.saturating_sub(began.elapsed())).await; // the partition itself
         self.on_the_node(&leader, MEND).await;
         self.shop.kubectl(&["scale", "deployment/cart", "--replicas=2"]).await;
