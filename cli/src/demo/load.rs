@@ -170,7 +170,22 @@ impl Load {
     }
 }
 
+/// A request that counts as sent.
+struct Begun {
+    run: String,
+    /// Too many wait for an answer: it is not really sent.
+    overrun: bool,
+}
+
 impl Shared {
+    fn begin(&self) -> Begun {
+        let mut state = lock(self);
+        let run = state.run.clone();
+        let tally = state.runs.entry(run.clone()).or_default();
+        tally.sent += 1;
+        Begun { run, overrun: tally.in_flight() > IN_FLIGHT_MAX }
+    }
+
     fn is_full(&self) -> bool {
         let at_once = self.at_once.load(Ordering::Relaxed);
         at_once < u64::MAX && lock(self).runs.values().map(Tally::in_flight).sum::<u64>() >= at_once
@@ -207,7 +222,8 @@ async fn send(shared: Arc<Shared>, seed: u64) {
             }
             number += 1;
             let id = format!("{seed:x}-{number}");
-            tokio::spawn(send_one(shared.clone(), draw_protocol(&mut random), id, due));
+            let begun = shared.begin();
+            tokio::spawn(send_one(shared.clone(), draw_protocol(&mut random), id, due, begun));
             due += Duration::from_secs(1) / rate;
         }
     }
@@ -222,14 +238,8 @@ fn draw_protocol(random: &mut fastrand::Rng) -> Protocol {
     }
 }
 
-async fn send_one(shared: Arc<Shared>, protocol: Protocol, id: String, due: Instant) {
-    let (run, overrun) = {
-        let mut state = lock(&shared);
-        let run = state.run.clone();
-        let tally = state.runs.entry(run.clone()).or_default();
-        tally.sent += 1;
-        (run, tally.in_flight() > IN_FLIGHT_MAX)
-    };
+async fn send_one(shared: Arc<Shared>, protocol: Protocol, id: String, due: Instant, begun: Begun) {
+    let Begun { run, overrun } = begun;
     let outcome = if overrun {
         Err(CallError(format!("not sent: {IN_FLIGHT_MAX} wait for an answer, this machine does not keep up")))
     } else {

@@ -176,7 +176,9 @@ mod tests {
         let mut patched = app();
         json_patch::patch(&mut patched, &patch).unwrap();
         assert_eq!(patched["spec"]["initContainers"][1]["name"], "gauze-proxy");
-        assert_eq!(patched["spec"]["containers"], app()["spec"]["containers"]);
+        let mut expected = app()["spec"]["containers"].clone();
+        expected[0]["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": 2 } } });
+        assert_eq!(patched["spec"]["containers"], expected);
     }
 
     #[test]
