@@ -112,7 +112,7 @@ async fn a_job_has_the_mesh_from_its_first_init_container_on_and_completes_when_
     let sidecar = meshed.sidecar.expect("it was injected");
     assert!(sidecar <= ENDING, "{meshed:?}");
     assert!(meshed.completion - plain.completion <= ENDING + 2.0 * ROUNDING, "{meshed:?} {plain:?}");
-    cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"]).await.expect("it is there");
+    cluster.leave(namespace).await;
 }
 
 #[tokio::test]
@@ -158,5 +158,5 @@ async fn pods_of_every_kind_become_ready_in_the_mesh() {
         let is_injected = init.get(1).is_some_and(|second| second["name"] == "gauze-proxy");
         assert_eq!(is_injected, *name != "host-network", "{name}: {init:?}");
     }
-    cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"]).await.expect("it is there");
+    cluster.leave(namespace).await;
 }

@@ -38,6 +38,8 @@ async fn a_deployment_rolled_twenty_times_loses_nothing_and_what_an_abrupt_app_h
     println!("an app that exits at once, rolled {RESTARTS} times: {exits}");
     finishes.assert_nothing_lost(&format!("an app that finishes what it holds, rolled {RESTARTS} times"));
     exits.assert_nothing_lost(&format!("an app that exits at once, rolled {RESTARTS} times"));
+    cluster.leave("rolled").await;
+    cluster.leave("rolled-abrupt").await;
 }
 
 async fn rolled(shop: &Ledgers<'_>) {
@@ -65,6 +67,7 @@ async fn pods_that_are_deleted_under_load_lose_nothing() {
     shop.hang_up("caller").await;
     let account = Account::of(&shop.records().await, &shop.came().await, crosses_the_end);
     account.assert_nothing_lost(&format!("{DELETIONS} pods deleted"));
+    cluster.leave("deleted").await;
 }
 
 #[tokio::test]
@@ -97,4 +100,5 @@ async fn a_service_that_is_emptied_tells_every_caller_so_at_once_and_loses_nothi
         let rest = records.iter().filter(its).filter(|record| !is_meanwhile(record));
         Account::of(rest, &came, crosses_the_end).assert_nothing_lost(&format!("{kind} before and after"));
     }
+    cluster.leave("emptied").await;
 }

@@ -89,5 +89,5 @@ async fn kubelet_sees_a_dead_app_as_dead_and_a_living_one_as_alive_behind_each_k
     let events = events.expect("kubectl lists");
     let rewritten = "Liveness probe failed: HTTP probe failed with statuscode: 503";
     assert!(events.contains(rewritten), "{events}");
-    cluster.kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"]).await.expect("it is there");
+    cluster.leave(NAMESPACE).await;
 }

@@ -46,5 +46,5 @@ async fn a_pod_with_a_native_sidecar_is_reached_by_name_and_by_each_address_of_i
         let answer: Value = serde_json::from_str(&said).expect("the app answers JSON");
         assert_eq!(answer["calls"][0]["pod"], "app", "{host}: {answer}");
     }
-    cluster.kubectl(&["delete", "namespace", "smoke", "--wait=false"]).await.expect("it is there");
+    cluster.leave("smoke").await;
 }

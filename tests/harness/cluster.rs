@@ -164,6 +164,11 @@ impl Cluster {
         self.kubectl(&["get", "--raw", &path]).await
     }
 
+    /// Lets a namespace go, so that its pods cost the node nothing while other tests run.
+    pub(crate) async fn leave(&self, namespace: &str) {
+        self.kubectl(&["delete", "namespace", namespace, "--wait=false"]).await.expect("it is there");
+    }
+
     /// Waits until all pods of this namespace are ready.
     ///
     /// # Panics

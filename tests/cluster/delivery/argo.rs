@@ -172,6 +172,7 @@ async fn release_by_split(cluster: &'static Cluster, version: &'static str, root
     .await;
     stage.count(50).await;
     stage.assert_nothing_lost().await;
+    stage.strike().await;
 }
 
 #[tokio::test]

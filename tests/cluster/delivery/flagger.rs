@@ -189,6 +189,7 @@ async fn release_by_split(cluster: &'static Cluster, provider: &str, version: &'
         let is_there = metrics.lines().any(|line| line.starts_with(&metric) && line.contains(&label));
         assert!(is_there, "no {metric} with {label}: {metrics}");
     }
+    stage.strike().await;
 }
 
 #[tokio::test]

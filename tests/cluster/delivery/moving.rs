@@ -82,4 +82,5 @@ async fn move_half(cluster: &'static Cluster, way: Way, namespace: &str) {
     );
     assert!((share - 50.0).abs() <= TOLERANCE, "{way:?}: {count:?}");
     stage.assert_nothing_lost().await;
+    stage.strike().await;
 }

@@ -115,6 +115,11 @@ impl Stage {
         assert_eq!((sum("failed"), doubled), (0, 0), "{ledger}");
     }
 
+    /// Takes it down.
+    pub(super) async fn strike(&self) {
+        self.cluster.leave(&self.namespace).await;
+    }
+
     /// What becomes of so many requests to port 80 of this Service with these headers (`NAME=VALUE`), sent by a
     /// process beside the load.
     pub(super) async fn ask(&self, service: &str, requests: u32, headers: &[&str]) -> Vec<Answer> {

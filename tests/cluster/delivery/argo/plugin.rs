@@ -121,4 +121,5 @@ async fn the_gateway_api_plugins_weights_and_header_rules_land_and_move_the_traf
     let testers = stage.ask(ROLLOUT, 5, &["X-Tester=yes"]).await;
     assert!(testers.iter().all(|answer| answer.status == 200), "{testers:?}");
     stage.assert_nothing_lost().await;
+    stage.strike().await;
 }

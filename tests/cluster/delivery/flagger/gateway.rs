@@ -157,6 +157,7 @@ async fn release(cluster: &'static Cluster) {
     assert_eq!(router.routes().await, Ok((100, 0)));
     stage.count(REQUESTS).await.expect("gatewayapi:v1: mirrored", "canary", 0.0);
     stage.assert_nothing_lost().await;
+    stage.strike().await;
 }
 
 async fn release_with_affinity(cluster: &'static Cluster) {
@@ -184,4 +185,5 @@ async fn release_with_affinity(cluster: &'static Cluster) {
         answers.iter().all(|answer| answer.pod == "primary" && answer.set_cookie == taken),
         "the cookie is taken away: {answers:?}"
     );
+    stage.strike().await;
 }
