@@ -39,14 +39,14 @@ async fn shop(cluster: &'static Cluster, namespace: &str, target: &str) -> Stage
     ];
     let stage = Stage::set(cluster, namespace, target, &apps).await;
     let services = [ROLLOUT, STABLE, CANARY].map(|name| service(namespace, name, "app: shop"));
-    stage
-        .apply(&(roles::definition("argoproj.io", "v1alpha1", "Rollout", "rollouts") + &services.concat()))
-        .await;
+    stage.apply(&services.concat()).await;
     let rollout = format!(
-        "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {{name: {ROLLOUT}, namespace: {namespace}}}\n"
+        "---\napiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {{name: {ROLLOUT}, namespace: {namespace}}}\n"
     );
+    let objects = roles::definition("argoproj.io", "v1alpha1", "Rollout", "rollouts") + &rollout;
+    // Other stages make the same definition at the same time, and it is not served at once.
     eventually("the definition is served", async || {
-        cluster.kubectl_with(&["apply", "-f", "-"], &rollout).await
+        cluster.kubectl_with(&["apply", "-f", "-"], &objects).await
     })
     .await;
     stage

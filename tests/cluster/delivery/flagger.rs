@@ -31,13 +31,13 @@ async fn podinfo(cluster: &'static Cluster, namespace: &str) -> Stage {
         App { pod: "canary", labels: "app: podinfo" },
     ];
     let stage = Stage::set(cluster, namespace, APEX, &apps).await;
-    let definition = roles::definition("flagger.app", "v1beta1", "Canary", "canaries");
-    stage.apply(&definition).await;
     let canary = format!(
-        "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {{name: {APEX}, namespace: {namespace}}}\n"
+        "---\napiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {{name: {APEX}, namespace: {namespace}}}\n"
     );
+    let objects = roles::definition("flagger.app", "v1beta1", "Canary", "canaries") + &canary;
+    // Other stages make the same definition at the same time, and it is not served at once.
     eventually("the definition is served", async || {
-        cluster.kubectl_with(&["apply", "-f", "-"], &canary).await
+        cluster.kubectl_with(&["apply", "-f", "-"], &objects).await
     })
     .await;
     stage

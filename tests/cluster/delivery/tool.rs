@@ -16,9 +16,9 @@ impl Tool<'_> {
     pub(super) async fn new<'a>(stage: &'a Stage, name: &str, rules: &str) -> Tool<'a> {
         let Stage { cluster, namespace, .. } = stage;
         let role = format!(
-            "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {{name: test-{name}}}\nrules: {rules}\n\
+            "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {{name: test-{name}-{namespace}}}\nrules: {rules}\n\
              ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {{name: test-{name}-{namespace}}}\n\
-             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: test-{name}}}\n\
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: test-{name}-{namespace}}}\n\
              subjects: [{{kind: ServiceAccount, name: tool, namespace: {namespace}}}]\n"
         );
         cluster.apply(&role).await;
