@@ -60,7 +60,7 @@ async fn pods_that_are_deleted_under_load_lose_nothing() {
     for _ in 0..DELETIONS {
         let names = shop.kubectl(&["get", "pods", "--selector=app=cart", "--output=name"]).await;
         let name = names.lines().next().expect("the Deployment has pods");
-        shop.kubectl(&["delete", name, "--timeout=60s"]).await;
+        shop.kubectl(&["delete", name, "--timeout=180s"]).await;
         shop.rolled_out().await;
     }
     shop.answers_more(SOME).await;
@@ -77,7 +77,7 @@ async fn a_service_that_is_emptied_tells_every_caller_so_at_once_and_loses_nothi
     shop.call("caller").await;
     let emptied = now();
     shop.kubectl(&["scale", "deployment/cart", "--replicas=0"]).await;
-    shop.kubectl(&["wait", "--for=delete", "pods", "--selector=app=cart", "--timeout=60s"]).await;
+    shop.kubectl(&["wait", "--for=delete", "pods", "--selector=app=cart", "--timeout=180s"]).await;
     shop.answers_more(SOME).await;
     let filling = now();
     shop.kubectl(&["scale", "deployment/cart", "--replicas=2"]).await;

@@ -140,7 +140,7 @@ impl<'c> Ledgers<'c> {
 
     /// Ends a caller, which waits for its last answers.
     pub(crate) async fn hang_up(&self, name: &str) {
-        self.kubectl(&["delete", "pod", name, "--timeout=60s"]).await;
+        self.kubectl(&["delete", "pod", name, "--timeout=180s"]).await;
     }
 
     /// What callers were told so far.

@@ -97,11 +97,17 @@ impl Mesh<'_> {
         self.all_ready().await;
     }
 
-    /// The pod that leads.
+    /// The pod that leads; one that an upgrade has ended may hold the Lease for a while.
     async fn leader(&self) -> String {
-        let path = "--output=jsonpath={.spec.holderIdentity}";
-        let asked = self.cluster.kubectl(&["get", "lease", "gauze-control-plane", SYSTEM, path]).await;
-        asked.expect("somebody leads")
+        let holder = "--output=jsonpath={.spec.holderIdentity}";
+        let ending = "--output=jsonpath={.metadata.deletionTimestamp}";
+        within(SOON, "a replica that lives leads", async || {
+            let leader =
+                self.cluster.kubectl(&["get", "lease", "gauze-control-plane", SYSTEM, holder]).await?;
+            let ending = self.cluster.kubectl(&["get", "pod", &leader, SYSTEM, ending]).await?;
+            holds(ending.is_empty(), ending).map(|()| leader)
+        })
+        .await
     }
 
     async fn on_the_node(&self, pod: &str, act: &str) {
