@@ -16,9 +16,10 @@ use crate::harness::App;
 use crate::harness::apiserver::ApiServer;
 use crate::harness::client::{self, Protocol};
 use crate::harness::eventually::{eventually, holds, within};
-use crate::harness::kube_mesh::KubeMesh;
+use crate::harness::kube_mesh::{KubeMesh, Replica};
 use crate::harness::load::Load;
 use crate::harness::mesh::{Sidecar, SidecarOptions};
+use crate::harness::objects;
 
 /// Waits until a request of this sidecar's app is answered by that app.
 pub(super) async fn answers(web: &Sidecar, app: &str) {
@@ -28,6 +29,28 @@ pub(super) async fn answers(web: &Sidecar, app: &str) {
         holds(answer.app() == app, format!("{} {} {}", answer.status, answer.app(), answer.text()))
     })
     .await;
+}
+
+/// Splits `cart`, whose pod this is, and starts a caller of it at each of these replicas.
+pub(super) async fn split_and_callers(
+    mesh: &KubeMesh<'_>,
+    server: &ApiServer,
+    cart: &Sidecar,
+    replicas: [&Replica; 2],
+) -> Vec<Sidecar> {
+    let service = mesh.service("cart", &[cart]).await;
+    mesh.service("cart-v1", &[cart]).await;
+    server.apply(&objects::split(mesh.shop(), "cart", "cart", &[("cart-v1", 1)])).await;
+    let mut callers = Vec::new();
+    for (name, replica) in ["web-0", "web-1"].into_iter().zip(replicas) {
+        mesh.front.point_to(&[replica.address()]);
+        let options = SidecarOptions { dials: &[service], ..SidecarOptions::default() };
+        let web = mesh.pod(name, "web", None, options).await;
+        web.ready().await;
+        answers(&web, "cart").await;
+        callers.push(web);
+    }
+    callers
 }
 
 #[tokio::test]

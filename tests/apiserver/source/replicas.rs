@@ -3,14 +3,13 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams};
 
-use super::answers;
+use super::{answers, split_and_callers};
 use crate::harness::App;
 use crate::harness::apiserver::ApiServer;
 use crate::harness::eventually::{eventually, holds, within};
 use crate::harness::kube_mesh::{KubeMesh, Replica};
 use crate::harness::load::Load;
 use crate::harness::mesh::SidecarOptions;
-use crate::harness::objects;
 
 /// From the death of a leader to the next: the Lease's life, its renewal, and a call or two.
 const SUCCESSION: Duration = Duration::from_secs(25);
@@ -134,19 +133,8 @@ async fn whether_a_rule_is_live_is_counted_over_all_replicas_whichever_is_asked(
     zero.ready().await;
     one.ready().await;
     let app = App::start("cart").await;
-    let none = SidecarOptions::default();
-    let cart = mesh.pod("cart-0", "cart", Some(&app), none).await;
-    let service = mesh.service("cart", &[&cart]).await;
-    mesh.service("cart-v1", &[&cart]).await;
-    server.apply(&objects::split(mesh.shop(), "cart", "cart", &[("cart-v1", 1)])).await;
-    let mut callers = Vec::new();
-    for (name, replica) in [("web-0", &zero), ("web-1", &one)] {
-        mesh.front.point_to(&[replica.address()]);
-        let web = mesh.pod(name, "web", None, SidecarOptions { dials: &[service], ..none }).await;
-        web.ready().await;
-        answers(&web, "cart").await;
-        callers.push(web);
-    }
+    let cart = mesh.pod("cart-0", "cart", Some(&app), SidecarOptions::default()).await;
+    let _callers = split_and_callers(&mesh, server, &cart, [&zero, &one]).await;
     for replica in [&zero, &one] {
         eventually(&format!("{} knows of both callers", replica.pod), async || {
             let said = programmed(replica, mesh.shop()).await;

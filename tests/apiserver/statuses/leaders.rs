@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams};
 use serde_json::Value;
 
-use super::super::source::answers;
+use super::super::source::split_and_callers;
 use super::{object, says};
 use crate::harness::App;
 use crate::harness::apiserver::ApiServer;
@@ -45,19 +45,8 @@ async fn statuses_count_the_proxies_of_all_replicas_and_a_new_leader_writes_noth
     zero.ready().await;
     one.ready().await;
     let app = App::start("cart").await;
-    let none = SidecarOptions::default();
-    let cart = mesh.pod("cart-0", "cart", Some(&app), none).await;
-    let service = mesh.service("cart", &[&cart]).await;
-    mesh.service("cart-v1", &[&cart]).await;
-    server.apply(&objects::split(mesh.shop(), "cart", "cart", &[("cart-v1", 1)])).await;
-    let mut callers = Vec::new();
-    for (name, replica) in [("web-0", &zero), ("web-1", &one)] {
-        mesh.front.point_to(&[replica.address()]);
-        let web = mesh.pod(name, "web", None, SidecarOptions { dials: &[service], ..none }).await;
-        web.ready().await;
-        answers(&web, "cart").await;
-        callers.push(web);
-    }
+    let cart = mesh.pod("cart-0", "cart", Some(&app), SidecarOptions::default()).await;
+    let callers = split_and_callers(&mesh, &server, &cart, [&zero, &one]).await;
     programmed(&mesh, "True Programmed 2/2", 1).await;
 
     // Traffic is no change.
