@@ -43,7 +43,7 @@ fn pods(selector: &Value) -> String {
 
 /// All that fit, and how many do not.
 fn in_short(texts: impl Iterator<Item = String>) -> String {
-    let texts: Vec<String> = texts.collect();
+    let texts: Vec<String> = texts.map(cut).collect();
     let mut short = String::new();
     for (index, text) in texts.iter().enumerate() {
         if index > 0 && short.len() + text.len() > COLUMN_MAX {
@@ -53,6 +53,14 @@ fn in_short(texts: impl Iterator<Item = String>) -> String {
         short += text;
     }
     short
+}
+
+/// A selector may have many labels; the definition bounds the field.
+fn cut(text: String) -> String {
+    match text.len() <= COLUMN_MAX {
+        true => text,
+        false => format!("{}…", &text[..text.floor_char_boundary(COLUMN_MAX)]),
+    }
 }
 
 fn all<'e>(entries: &'e [Entry], condition_type: &str) -> impl Iterator<Item = &'e DatedCondition> {
@@ -119,6 +127,10 @@ mod tests {
         let pods = json!({ "kind": "Pod", "selector": { "matchLabels": { "app": "cart" }, "matchExpressions": [{}] } });
         let namespace = json!({ "kind": "Namespace", "name": "shop" });
         let long = service(&"x".repeat(100));
+        let labels: serde_json::Map<String, Value> =
+            (10..99).map(|number| (format!("a{number}"), json!("b"))).collect();
+        let many = json!({ "kind": "Pod", "selector": { "matchLabels": labels } });
+        let cut = (10..99).map(|number| format!(" a{number}=b")).collect::<String>();
         use Truth::{False, True};
         for (what, entries, expected) in [
             ("nothing is known", vec![], ["-", "-", "-"]),
@@ -134,6 +146,11 @@ mod tests {
             ),
             ("refused everywhere", vec![entry(namespace, False, "")], ["namespace", "False", "-"]),
             ("pods", vec![entry(pods, True, "3/3")], ["pods app=cart …", "True", "3/3"]),
+            (
+                "pods by many labels",
+                vec![entry(many, True, "3/3")],
+                [&format!("{}…", &format!("pods{cut}")[..COLUMN_MAX]), "True", "3/3"],
+            ),
             (
                 "too many to be named",
                 vec![
