@@ -132,22 +132,43 @@ async fn a_refusal_carries_its_code_in_response_log_and_metric() {
 
 #[tokio::test]
 async fn the_access_log_tells_each_request_as_one_line_of_json() {
-    let mesh = Mesh::start().await;
-    let app = App::start("cart").await;
-    let service = mesh.service_address();
-    let cart = mesh.pod("cart-0", "cart", Some(&app), SidecarOptions::default()).await;
-    mesh.service("cart", service, "http", &[&cart]);
-    let arguments = ["--access-log", "json"];
-    let options = SidecarOptions { dials: &[service], arguments: &arguments, ..Default::default() };
-    let web = mesh.pod("web-0", "web", None, options).await;
-    web.ready().await;
-    cart.ready().await;
-    call(Protocol::Http1, web.outbound[0], "cart", "/status/418", "logged").await.expect("an answer");
-    let line =
-        eventually("the line is written", async || web.process.new_lines().pop().ok_or("no line yet")).await;
+    let line = logged("json").await;
     let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     let text = line.to_string();
     for wanted in ["418", "/status/418", "GET", "outbound", "cluster/shop/cart/80"] {
         assert!(text.contains(wanted), "no {wanted} in {text}");
     }
+    assert_eq!(
+        line["request_id"].as_str().map(str::len),
+        Some(36),
+        "the id that the sidecar gave it: {text}"
+    );
+}
+
+#[tokio::test]
+async fn the_access_log_is_written_in_a_format_of_envoys_operators() {
+    let format = r#"{"what": "%REQ(:METHOD)% %REQ(:PATH)% for %REQ(:AUTHORITY)%", "status": "%RESPONSE_CODE%",
+        "by": "%UPSTREAM_CLUSTER%", "of": "%HOSTNAME%", "tls": "%UPSTREAM_TLS_VERSION%", "sent": "%BYTES_SENT%"}"#;
+    let line: serde_json::Value = serde_json::from_str(&logged(format).await).expect("JSON");
+    let wanted = serde_json::json!({
+        "what": "GET /status/418 for cart", "status": 418, "by": "cluster/shop/cart/80", "of": "web-0",
+        "tls": "TLSv1.3", "sent": line["sent"].as_u64(),
+    });
+    assert_eq!(line, wanted);
+}
+
+/// The line of the caller's sidecar for a request that is answered with 418.
+async fn logged(format: &str) -> String {
+    let mesh = Mesh::start().await;
+    let app = App::start("cart").await;
+    let service = mesh.service_address();
+    let cart = mesh.pod("cart-0", "cart", Some(&app), SidecarOptions::default()).await;
+    mesh.service("cart", service, "http", &[&cart]);
+    let arguments = ["--access-log", format];
+    let options = SidecarOptions { dials: &[service], arguments: &arguments, ..Default::default() };
+    let web = mesh.pod("web-0", "web", None, options).await;
+    web.ready().await;
+    cart.ready().await;
+    call(Protocol::Http1, web.outbound[0], "cart", "/status/418", "logged").await.expect("an answer");
+    eventually("the line is written", async || web.process.new_lines().pop().ok_or("no line yet")).await
 }

@@ -10,6 +10,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod access_log; // how a line of the access log is written
 pub mod authorization; // who may do what
 pub mod balance; // which endpoint serves a request
 pub mod budget; // how much may be retried in all

@@ -125,7 +125,8 @@ impl Exchange {
     }
 
     /// The request, to be sent.
-    pub(crate) fn sending(&self, head: Parts, body: Replay) -> Sending {
+    pub(crate) fn sending(&mut self, head: Parts, body: Replay) -> Sending {
+        self.record.goes_on(&head.headers);
         Sending::new(head, body, Rc::clone(&self.progress))
     }
 
@@ -202,7 +203,7 @@ impl Exchange {
                 (self.refused(&refusal), None)
             }
         };
-        self.record.status = Some(response.status());
+        self.record.responds(response.status(), response.headers());
         if self.reader == Reader::Grpc {
             self.record.grpc_status = grpc_status(response.headers());
         }
@@ -245,6 +246,7 @@ impl Answer {
             Some(Ok(frame)) => {
                 self.record.sent += payload(frame);
                 if let Some(trailers) = frame.trailers_ref() {
+                    self.record.ends_with(trailers);
                     self.record.grpc_status = grpc_status(trailers).or(self.record.grpc_status);
                 }
             }

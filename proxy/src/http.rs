@@ -47,6 +47,7 @@ async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &
         Action::Respond(_) => return Err(no_backend(rule)),
     };
 
+    exchange.record().follows(&rule.origin);
     let cluster = &backend.cluster;
     let place = cluster.terms.take(Limited::Requests)?;
     exchange.must_end_within(rule.timeouts.request, &head.headers);

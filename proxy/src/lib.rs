@@ -58,6 +58,7 @@ use std::task::Poll;
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
+use gauze_model::access_log::Format;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -71,7 +72,7 @@ use crate::drain::{Drain, Stage};
 use crate::listen::Listeners;
 use crate::metrics::{Direction, Metrics};
 use crate::self_check::SelfCheck;
-use crate::settings::{AccessLogFormat, Invocation, ObservingSettings, Settings};
+use crate::settings::{Invocation, Settings};
 use crate::tls::Tls;
 use crate::trace::LogLevel;
 
@@ -174,7 +175,7 @@ pub async fn run(settings: Settings, log_level: LogLevel, told: impl AsyncFn()) 
         metrics.clone(),
     );
 
-    let access_log = access_log(&settings.observing, &metrics)?;
+    let access_log = access_log(&settings, &metrics)?;
     let self_check = SelfCheck::new(settings.interception.mode);
     let drain = Drain::new();
     let room_wanted = watch::Sender::new(());
@@ -216,10 +217,11 @@ pub async fn run(settings: Settings, log_level: LogLevel, told: impl AsyncFn()) 
     Ok(())
 }
 
-fn access_log(settings: &ObservingSettings, metrics: &Metrics) -> io::Result<AccessLog> {
-    match settings.access_log {
-        AccessLogFormat::Off => Ok(AccessLog::off()),
-        AccessLogFormat::Json => AccessLog::start(io::stdout(), metrics.access_log_dropped.clone()),
+fn access_log(settings: &Settings, metrics: &Metrics) -> io::Result<AccessLog> {
+    let pod = &settings.workload.pod;
+    match settings.observing.access_log.format.clone() {
+        Format::Off => Ok(AccessLog::off()),
+        format => AccessLog::start(format, pod, io::stdout(), metrics.access_log_dropped.clone()),
     }
 }
 

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gauze_model::Code;
 use gauze_model::retry::Stop;
-use http::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
+use gauze_model::{Code, Origin};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Uri};
 
@@ -50,19 +50,28 @@ pub struct Record {
 /// What a record is about.
 enum Subject {
     Connection,
-    /// The head is kept only for the access log.
-    Request(Option<Box<Head>>),
+    Request(Option<Box<Kept>>),
 }
 
-/// What the access log tells of a request.
+/// What of a request and its response is kept only for the access log.
 #[derive(Clone, Debug)]
-pub struct Head {
-    pub method: Method,
-    pub uri: Uri,
-    pub host: Option<HeaderValue>,
-    pub user_agent: Option<HeaderValue>,
-    pub request_id: Option<HeaderValue>,
+pub(crate) struct Kept {
+    /// As the client sent them.
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    host: Option<HeaderValue>,
+    /// As they were sent on.
+    pub(crate) request: Headers,
+    pub(crate) response: Headers,
+    pub(crate) trailers: Headers,
+    /// How long the head of the response took.
+    pub(crate) responded: Option<Duration>,
+    /// The origin of the rule that carried it.
+    pub(crate) route: String,
 }
+
+/// The first of each kind that the access log asks for.
+pub(crate) type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// Ties the requests of one call together (Envoy's header, carried on unchanged).
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -77,7 +86,7 @@ impl Record {
         destination: SocketAddr,
         head: &Parts,
     ) -> Record {
-        let subject = Subject::Request(log.is_on().then(|| Box::new(Head::of(head))));
+        let subject = Subject::Request(log.wanted().map(|wanted| Box::new(Kept::of(head, &wanted.request))));
         Record::start(log, edge, protocol, source, destination, subject)
     }
 
@@ -131,11 +140,42 @@ impl Record {
         self.started.elapsed()
     }
 
-    /// The request's head, if it is kept; `None` for an opaque connection.
-    pub fn head(&self) -> Option<&Head> {
+    /// What is kept of a request while the access log is on; `None` for an opaque connection.
+    pub(crate) fn kept(&self) -> Option<&Kept> {
         match &self.subject {
-            Subject::Request(head) => head.as_deref(),
+            Subject::Request(kept) => kept.as_deref(),
             Subject::Connection => None,
+        }
+    }
+
+    /// This rule carries it.
+    pub(crate) fn follows(&mut self, rule: &Origin) {
+        if let Subject::Request(Some(kept)) = &mut self.subject {
+            kept.route = rule.to_string();
+        }
+    }
+
+    /// The request goes on with these headers.
+    pub(crate) fn goes_on(&mut self, headers: &HeaderMap) {
+        if let (Subject::Request(Some(kept)), Some(wanted)) = (&mut self.subject, self.log.wanted()) {
+            kept.request = pick(headers, &wanted.request);
+        }
+    }
+
+    /// The head of the response goes back.
+    pub(crate) fn responds(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = Some(status);
+        let responded = self.started;
+        if let (Subject::Request(Some(kept)), Some(wanted)) = (&mut self.subject, self.log.wanted()) {
+            kept.response = pick(headers, &wanted.response);
+            kept.responded = Some(responded.elapsed());
+        }
+    }
+
+    /// The trailers of the response go back.
+    pub(crate) fn ends_with(&mut self, trailers: &HeaderMap) {
+        if let (Subject::Request(Some(kept)), Some(wanted)) = (&mut self.subject, self.log.wanted()) {
+            kept.trailers = pick(trailers, &wanted.trailers);
         }
     }
 
@@ -160,24 +200,41 @@ impl Drop for Record {
     }
 }
 
-impl Head {
-    fn of(parts: &Parts) -> Head {
-        let header = |name: HeaderName| parts.headers.get(name).cloned();
-        Head {
+impl Kept {
+    fn of(parts: &Parts, wanted: &[HeaderName]) -> Kept {
+        Kept {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
-            host: header(HOST),
-            user_agent: header(USER_AGENT),
-            request_id: header(REQUEST_ID),
+            host: parts.headers.get(HOST).cloned(),
+            request: pick(&parts.headers, wanted),
+            response: Headers::new(),
+            trailers: Headers::new(),
+            responded: None,
+            route: String::new(),
         }
     }
 
     /// The authority that was asked for: of the URI (HTTP/2, absolute form), else the Host header.
-    pub fn authority(&self) -> &[u8] {
+    pub(crate) fn authority(&self) -> &[u8] {
         match (self.uri.authority(), &self.host) {
             (Some(authority), _) => authority.as_str().as_bytes(),
             (None, Some(host)) => host.as_bytes(),
             (None, None) => b"",
+        }
+    }
+}
+
+fn pick(headers: &HeaderMap, wanted: &[HeaderName]) -> Headers {
+    let find = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
+    wanted.iter().filter_map(find).collect()
+}
+
+#[cfg(test)]
+impl Record {
+    /// As if the head of the response had come then.
+    pub(crate) fn responded_after(&mut self, duration: Duration) {
+        if let Subject::Request(Some(kept)) = &mut self.subject {
+            kept.responded = Some(duration);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use gauze_model::access_log::WrittenFormat;
 use ipnet::IpNet;
 
 use crate::ask::{AskSettings, DrainSettings};
@@ -269,20 +270,13 @@ pub enum Carrier {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Observing")]
 pub struct ObservingSettings {
-    /// One line for each request and connection, on stdout
-    #[arg(long, env = "GAUZE_ACCESS_LOG", value_enum, default_value_t = AccessLogFormat::Off, value_name = "FORMAT")]
-    pub access_log: AccessLogFormat,
+    /// One line for each request and connection, on stdout: off, json, text (Envoy's default), or a format with Envoy's operators
+    #[arg(long, env = "GAUZE_ACCESS_LOG", default_value = "off", value_name = "FORMAT")]
+    pub access_log: WrittenFormat,
 
     /// What the proxy says of itself, on stderr: `info`, `gauze_proxy=debug`, ..
     #[arg(long, env = "GAUZE_LOG_LEVEL", default_value = "info", value_parser = log_filter, value_name = "FILTER")]
     pub log_level: String,
-}
-
-/// How an access log line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AccessLogFormat {
-    Off,
-    Json,
 }
 
 /// RFC 1918, RFC 6598 and RFC 4193: where clusters number their pods and Services.

@@ -1,6 +1,7 @@
 //! What the operator sets for all injected pods: by flag of the control plane (chart value) or of `gauze inject`.
 
 use clap::{Args, ValueEnum};
+use gauze_model::access_log::WrittenFormat;
 use ipnet::IpNet;
 
 use super::quantity::Quantity;
@@ -45,9 +46,9 @@ pub struct InjectionSettings {
     #[arg(long, value_name = "LEVEL", env = "GAUZE_PROXY_LOG_LEVEL", default_value = "info", value_parser = logging::level)]
     pub proxy_log_level: String,
 
-    /// Whether sidecars write a line for each request and connection on stdout
-    #[arg(long, value_name = "off|json", env = "GAUZE_PROXY_ACCESS_LOG", value_enum, default_value_t = AccessLog::Off)]
-    pub proxy_access_log: AccessLog,
+    /// The line that sidecars write on stdout for each request and connection: off, json, text, or a format with Envoy's operators
+    #[arg(long, value_name = "FORMAT", env = "GAUZE_PROXY_ACCESS_LOG", default_value = "off")]
+    pub proxy_access_log: WrittenFormat,
 
     /// Seconds for which the containers of a pod that is told to end serve on, so that callers go elsewhere first; 0 for none
     #[arg(long, value_name = "SECONDS", env = "GAUZE_PRE_STOP_SLEEP", default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=PRE_STOP_SLEEP_MAX))]
@@ -67,13 +68,6 @@ pub enum PullPolicy {
     Always,
     IfNotPresent,
     Never,
-}
-
-/// `--access-log` of the sidecar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AccessLog {
-    Off,
-    Json,
 }
 
 /// All that injection must know besides the pod and its namespace.
@@ -102,15 +96,6 @@ impl PullPolicy {
             PullPolicy::Always => "Always",
             PullPolicy::IfNotPresent => "IfNotPresent",
             PullPolicy::Never => "Never",
-        }
-    }
-}
-
-impl AccessLog {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AccessLog::Off => "off",
-            AccessLog::Json => "json",
         }
     }
 }

@@ -95,7 +95,7 @@ pub(super) fn volume(name: &str) -> Value {
 fn arguments(pod: &Value, wishes: &Wishes, injector: &Injector) -> Vec<String> {
     let settings = &injector.settings;
     let networks: Vec<String> = injector.mesh_networks.iter().map(ToString::to_string).collect();
-    let access_log = wishes.access_log.unwrap_or(settings.proxy_access_log);
+    let access_log = wishes.access_log.as_ref().unwrap_or(&settings.proxy_access_log);
     let mut arguments = vec![
         format!("--control-plane={}", injector.control_plane_address()),
         format!("--trust-domain={}", injector.trust_domain),
@@ -104,7 +104,7 @@ fn arguments(pod: &Value, wishes: &Wishes, injector: &Injector) -> Vec<String> {
         format!("--token={IDENTITY_PATH}/token"),
         format!("--mesh-networks={}", networks.join(",")),
         format!("--log-level={}", wishes.log_level.as_ref().unwrap_or(&settings.proxy_log_level)),
-        format!("--access-log={}", access_log.as_str()),
+        format!("--access-log={access_log}"),
         // SIGTERM comes when the app has ended, so there is nothing to wait for, even if the order to drain was lost.
         "--drain-time=0s".to_owned(),
     ];

@@ -5,13 +5,13 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use clap::ValueEnum;
 use gauze_model::Code;
+use gauze_model::access_log::{FormatError, WrittenFormat};
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::quantity::Quantity;
-use super::settings::{AccessLog, Amount, InjectionSettings, PRE_STOP_SLEEP_MAX};
+use super::settings::{Amount, InjectionSettings, PRE_STOP_SLEEP_MAX};
 use super::{Finding, INJECT, INJECTED, OWN_PORTS, PREFIX};
 use crate::logging;
 use crate::translate;
@@ -41,7 +41,7 @@ pub struct Wishes {
     pub skip_outbound_ports: Ports,
     pub skip_outbound_cidrs: Vec<IpNet>,
     pub log_level: Option<String>,
-    pub access_log: Option<AccessLog>,
+    pub access_log: Option<WrittenFormat>,
     pub cpu: Option<Bounds>,
     pub memory: Option<Bounds>,
     /// In seconds.
@@ -192,8 +192,8 @@ fn log_level(text: &str) -> Result<String, String> {
     logging::level(text)
 }
 
-fn access_log(text: &str) -> Result<AccessLog, String> {
-    AccessLog::from_str(text, false).map_err(|_| format!("`{text}` is not understood; write off or json"))
+fn access_log(text: &str) -> Result<WrittenFormat, String> {
+    text.parse().map_err(|error: FormatError| error.to_string())
 }
 
 fn pre_stop_sleep(text: &str) -> Result<u64, String> {
@@ -265,7 +265,7 @@ mod tests {
             skip_outbound_ports: Ports(vec![3306..=3306]),
             skip_outbound_cidrs: vec!["192.168.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
             log_level: Some("debug".to_owned()),
-            access_log: Some(AccessLog::Json),
+            access_log: Some("json".parse().expect("a format")),
             cpu: bounds("100m", None),
             memory: bounds("64Mi", Some("1Gi")),
             pre_stop_sleep: Some(5),
@@ -288,7 +288,8 @@ mod tests {
             ("mtls", "off", "strict or permissive"),
             ("log-level", "info=loud", "error, warn, info"),
             ("log-level", "loud", "`loud` is no level"),
-            ("access-log", "xml", "off or json"),
+            ("access-log", "xml", "`xml` is no format: write off, json, text"),
+            ("access-log", "%REQ(:METHOD)% %FOO%", "at byte 15: %FOO% is no operator"),
             ("cpu", "ten", "100m"),
             ("memory", "64Mi/", "64Mi"),
             ("memory", "512Mi", "limit of 256Mi"),

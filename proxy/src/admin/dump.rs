@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use gauze_model::access_log::timestamp;
 use gauze_model::outlier::Standing;
 use gauze_model::route::{
     Action, Backend, HeaderChange, HostPattern, PathChange, PathMatch, RouteMatch, RouteRule, ValueMatch,
@@ -16,7 +17,6 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::Proxy;
-use crate::access_log::timestamp;
 use crate::target::{ClusterLive, ClusterTarget, EndpointTarget, HttpRoute, Shown, View};
 use crate::tls::Credentials;
 
