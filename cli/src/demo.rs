@@ -12,7 +12,6 @@ mod ledger; // what an app received
 mod load; // load from outside the mesh
 pub(crate) mod load_pod; // the load as a pod of a cluster
 mod mesh; // everything that runs
-mod metrics; // what sidecars count
 mod objects; // the shop's YAML
 mod pods; // what the YAML says about pods
 mod screen; // what it looks like

@@ -4,6 +4,7 @@ mod admin; // asks sidecars and control planes
 mod apply; // objects in and out
 mod check; // whether cluster and mesh are well
 mod cluster; // a cluster, and who of gauze runs there
+mod completion; // for shells
 mod demo; // the whole mesh on this machine
 mod directory; // a directory of YAML, and who follows it
 mod docs; // problem codes
@@ -12,6 +13,7 @@ mod explain; // what happens to a request
 mod files; // a directory of YAML
 mod get; // objects and their conditions
 mod inject; // the sidecar in files
+mod metrics; // what sidecars count
 mod output; // tables, JSON, YAML
 mod pod; // what commands want to know of a pod
 mod proxy; // what one sidecar knows
@@ -25,7 +27,7 @@ mod version; // which release
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::exit::Exit;
 
@@ -67,6 +69,8 @@ enum Command {
     Inject(Box<inject::Arguments>),
     /// Explain a problem code, and how to solve the problem
     Docs(docs::Arguments),
+    /// Print what makes a shell complete the words of `gauze`
+    Completion(completion::Arguments),
     /// Print the releases of this program and of the control plane
     Version(version::Arguments),
     /// Serve as one of the shop's apps
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
         Command::Proxy(arguments) => block_on(proxy::run(arguments, &place)),
         Command::Inject(arguments) => block_on(inject::run(*arguments, &place)),
         Command::Docs(arguments) => docs::run(arguments),
+        Command::Completion(arguments) => completion::run(&arguments, Gauze::command()),
         Command::Version(arguments) => block_on(version::run(arguments, &place)),
         Command::Split(arguments) => block_on(split::run(arguments, &place)),
         Command::DemoApp(arguments) => block_on(demo::app::run(arguments)),
@@ -117,7 +122,6 @@ fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Reads the Prometheus text of a sidecar: counters and histograms, kept across its restarts.
+//! Reads the Prometheus text of a sidecar: samples and histograms, and counters kept across its restarts.
 
 use std::collections::BTreeMap;
 
@@ -133,10 +133,14 @@ impl Histogram {
         }
     }
 
+    /// How many there were.
+    pub(crate) fn count(&self) -> f64 {
+        self.0.last().map_or(0.0, |(_, count)| *count)
+    }
+
     /// The quantile in milliseconds, interpolated within its bucket as Prometheus does; 0 without requests.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
-        let total = self.0.last().map_or(0.0, |(_, count)| *count);
-        let rank = share * total;
+        let rank = share * self.count();
         let (mut lower, mut below) = (0.0, 0.0);
         for (bound, count) in &self.0 {
             if *count >= rank && *count > below {

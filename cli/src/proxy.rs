@@ -1,6 +1,7 @@
-//! `gauze proxy`: what one sidecar holds, how its backends fare, and how loud it logs.
+//! `gauze proxy`: what one sidecar holds, how its backends fare, what it counts, and how loud it logs.
 
 mod sidecar; // which one, and how it is asked
+mod stats; // its counters
 
 use serde_json::Value;
 
@@ -21,6 +22,8 @@ enum Command {
     Config(Asked),
     /// Show the backends that a sidecar uses, and their live state
     Clusters(Asked),
+    /// Show what a sidecar has counted since it started
+    Stats(stats::Arguments),
     /// Show the end of a sidecar's log, or change its level
     Log {
         #[command(flatten)]
@@ -62,6 +65,7 @@ pub(crate) async fn run(arguments: Arguments, place: &Place) -> anyhow::Result<E
                 "this sidecar uses no backend yet",
             )?;
         }
+        Command::Stats(arguments) => stats::run(&arguments, place).await?,
         Command::Log { asked, level, lines } => log(&asked, place, level.as_deref(), lines).await?,
     }
     Ok(Exit::Fine)

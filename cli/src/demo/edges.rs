@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::call::Protocol;
 use super::ledger::Ledger;
 use super::load::{self, Tally};
-use super::metrics::{Counters, Histogram, Sample};
 use super::pods::Pod;
+use crate::metrics::{Counters, Histogram, Sample};
 
 /// One edge of the mesh in one protocol, since the beginning.
 #[derive(Clone, Debug, PartialEq)]
@@ -278,7 +278,7 @@ pub(crate) fn rounded(value: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::demo::ledger::Received;
-    use crate::demo::metrics::parse;
+    use crate::metrics::parse;
 
     fn reading(app: &str, version: &str, received: Vec<Received>, metrics: &str) -> PodReading {
         let pod = Pod {

@@ -278,7 +278,7 @@ mod tests {
     use super::*;
     use crate::demo::call::Protocol;
     use crate::demo::edges::EdgeKey;
-    use crate::demo::metrics::Histogram;
+    use crate::metrics::Histogram;
 
     fn edge(version: &str, protocol: Protocol, requests: u64) -> Edge {
         Edge {

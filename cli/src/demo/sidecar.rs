@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::children::Child;
 use super::edges::PodReading;
 use super::ledger::Ledger;
-use super::metrics;
 use super::pods::Pod;
 use super::wait;
 use crate::admin::Endpoint;
+use crate::metrics;
 
 /// A running pod.
 pub(crate) struct RunningPod {

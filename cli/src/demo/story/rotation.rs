@@ -49,7 +49,7 @@ pub(super) async fn step(stage: &mut Stage<'_>, at_least: Duration) -> anyhow::R
 /// How often each sidecar got a certificate so far.
 async fn renewals(stage: &mut Stage<'_>) -> anyhow::Result<Vec<u64>> {
     stage.mesh.read().await?;
-    let count = |counters: &crate::demo::metrics::Counters| {
+    let count = |counters: &crate::metrics::Counters| {
         counters.totals("gauze_certificate_renewals_total").map(|sample| sample.value as u64).sum()
     };
     Ok(stage.mesh.readings().map(|reading| count(&reading.counters)).collect())
