@@ -1,5 +1,7 @@
 //! `gauze completion`: the words of the command line, for a shell.
 
+use std::io::Write;
+
 use clap_complete::Shell;
 
 use crate::exit::Exit;
@@ -17,6 +19,9 @@ For each new one:   gauze completion bash > ~/.local/share/bash-completion/compl
                     gauze completion fish > ~/.config/fish/completions/gauze.fish";
 
 pub(crate) fn run(arguments: &Arguments, mut command: clap::Command) -> anyhow::Result<Exit> {
-    clap_complete::generate(arguments.shell, &mut command, "gauze", &mut std::io::stdout());
+    // Not to stdout at once: the generator panics where that is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut command, "gauze", &mut script);
+    std::io::stdout().write_all(&script)?;
     Ok(Exit::Fine)
 }
