@@ -6,6 +6,7 @@ mod harness;
 mod apiserver; // Kubernetes without kubelet: objects, admission, tokens
 mod authorization; // who may do what
 mod bad_objects; // what cannot be said of our kinds
+mod bench; // gauze beside its peers: that it can be measured
 mod cli; // what `gauze` answers
 mod cluster; // a whole cluster with really injected pods
 mod configuration; // how it reaches a proxy, and what it never disturbs
