@@ -29,6 +29,7 @@ pub mod outcome; // what came of one try of a request
 pub mod outlier; // which endpoints get no traffic for a while
 pub mod retry; // whether a request is tried again, and when
 pub mod route; // which rule carries a request
+pub mod server_name; // where a TLS connection goes
 pub mod snapshot; // all configuration that one proxy holds
 pub mod timeouts; // how long a request may take
 pub mod why; // the same code decides and explains

@@ -10,6 +10,7 @@ use crate::authorization::Policy;
 use crate::identity::SpiffeId;
 use crate::name::Name;
 use crate::origin::Origin;
+use crate::server_name::TlsRule;
 
 /// A listener resource (`inbound/…` or `outbound/…`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +96,11 @@ impl PortProtocol {
         matches!(self, PortProtocol::Http | PortProtocol::Http2 | PortProtocol::Grpc)
     }
 
+    /// Whether a connection on this port may be the app's own TLS, and is looked at where its server name decides.
+    pub fn may_be_tls(self) -> bool {
+        matches!(self, PortProtocol::Detect | PortProtocol::Tls)
+    }
+
     /// Whether bytes on this port are carried as they are, without a look at them.
     pub fn is_opaque(self) -> bool {
         matches!(self, PortProtocol::Tls | PortProtocol::Opaque)
@@ -110,6 +116,10 @@ pub struct Outbound {
     pub protocol: PortProtocol,
     /// Where its HTTP requests go.
     pub http: HttpTarget,
+    /// Where its TLS connections go, by the server name that they ask for. Empty: as all opaque ones. Else they go by
+    /// these rules alone. Of no account where the port is declared to speak something else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<TlsRule>,
     /// Where its opaque connections go.
     pub tcp: Vec<WeightedCluster>,
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde::{Deserialize, Serialize};
 
 use crate::name::Name;
 use crate::origin::Origin;
@@ -54,7 +55,8 @@ pub struct VirtualHost<C = Name> {
 }
 
 /// Which hosts a rule is for (Gateway API `Hostname`, Envoy `VirtualHost.domains`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HostPattern {
     /// This host, in lower case, without a port.
     Exact(String),

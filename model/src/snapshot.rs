@@ -73,7 +73,8 @@ fn listener_refers_to(listener: &Listener) -> BTreeSet<(Kind, Name)> {
     let Listener::Outbound(outbound) = listener else {
         return BTreeSet::new();
     };
-    let shares = outbound.tcp.iter().map(|share| &share.cluster);
+    let by_name = outbound.tls.iter().flat_map(|rule| &rule.shares);
+    let shares = outbound.tcp.iter().chain(by_name).map(|share| &share.cluster);
     let (table, straight) = match &outbound.http {
         HttpTarget::Routes(name) => (Some((Kind::Routes, name.clone())), None),
         HttpTarget::Cluster(name) => (None, Some(name)),

@@ -256,6 +256,7 @@ mod tests {
             origin: Origin::default(),
             protocol: PortProtocol::Detect,
             http: HttpTarget::Cluster(Name::Pod(address)),
+            tls: Vec::new(),
             tcp: Vec::new(),
         };
         let name = Name::Outbound { viewer: "shop".to_owned(), address };

@@ -23,6 +23,7 @@ use gauze_model::route::{
     Action, Backend, Filters, HeaderChange, HeaderMatch, HostPattern, PathChange, PathMatch, Pattern,
     QueryMatch, Redirect, Rewrite, RouteMatch, ValueMatch, VirtualHost,
 };
+use gauze_model::server_name::TlsRule;
 use gauze_model::snapshot::Resource;
 use gauze_model::timeouts::Timeouts;
 use gauze_model::{Cluster, Endpoint, EndpointSet, Listener, Name, Origin, RouteRule, RouteTable, SpiffeId};
@@ -162,11 +163,30 @@ fn outbound() -> impl Strategy<Value = Outbound> {
     ];
     let share =
         (cluster_name(), 1..=u32::MAX).prop_map(|(cluster, weight)| WeightedCluster { cluster, weight });
-    (origin(), protocol(), http, vec(share, 0..3)).prop_map(|(origin, protocol, http, tcp)| Outbound {
-        origin,
-        protocol,
-        http,
-        tcp,
+    let shares = move || vec(share.clone(), 0..3);
+    (origin(), protocol(), http, tls_rules(shares()), shares()).prop_map(
+        |(origin, protocol, http, tls, tcp)| Outbound {
+            origin,
+            protocol,
+            http,
+            tls: if protocol.may_be_tls() { tls } else { Vec::new() },
+            tcp,
+        },
+    )
+}
+
+/// No name twice, and `Any` alone.
+fn tls_rules(shares: impl Strategy<Value = Vec<WeightedCluster>>) -> impl Strategy<Value = Vec<TlsRule>> {
+    (vec((origin(), shares), 0..4), hash_set(host_pattern(), 0..8)).prop_map(|(rules, names)| {
+        let (any, mut names): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| *name == HostPattern::Any);
+        let share = names.len().div_ceil(rules.len().max(1));
+        let mut left = [any].into_iter().filter(|any| !any.is_empty());
+        let rules = rules.into_iter().filter_map(|(origin, shares)| {
+            let server_names = left.next().unwrap_or_else(|| names.drain(..share.min(names.len())).collect());
+            (!server_names.is_empty()).then_some(TlsRule { origin, server_names, shares })
+        });
+        rules.collect()
     })
 }
 

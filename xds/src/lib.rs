@@ -51,7 +51,7 @@ use envoy_types::util::pack_any;
 use gauze_model::snapshot::Resource;
 use gauze_model::{Code, Kind, Name};
 
-use metadata::{Facts, strings_of};
+use metadata::{Facts, list, strings_of};
 use path::{At as _, Fault, Read, at_default, required};
 use values::{read_name, unpack};
 
@@ -73,8 +73,11 @@ pub fn kind_of(type_url: &str) -> Option<Kind> {
     KINDS.into_iter().find(|kind| self::type_url(*kind) == type_url)
 }
 
-/// The features that a resource may require of its reader (`gauze.requires`): this version knows none yet.
-const FEATURES: &[&str] = &[];
+/// The features that a resource may require of its reader (`gauze.requires`).
+const FEATURES: &[&str] = &[SERVER_NAMES];
+
+/// TLS connections of an outbound listener go by their server names.
+const SERVER_NAMES: &str = "server_names";
 
 /// Writes a resource. The version is left empty ([`EncodedResource`] fills it in).
 pub fn to_xds(name: &Name, resource: &Resource) -> discovery::Resource {
@@ -84,7 +87,12 @@ pub fn to_xds(name: &Name, resource: &Resource) -> discovery::Resource {
         Resource::Cluster(cluster) => pack_any(cluster::write(name, cluster)),
         Resource::Endpoints(set) => pack_any(endpoint::write(name, set)),
     };
-    discovery::Resource { name: name.to_string(), resource: Some(message), ..discovery::Resource::default() }
+    discovery::Resource {
+        name: name.to_string(),
+        resource: Some(message),
+        metadata: requirements(resource),
+        ..discovery::Resource::default()
+    }
 }
 
 /// Reads a resource.
@@ -132,6 +140,14 @@ fn read(kind: Kind, resource: &discovery::Resource, closed: &mut Vec<Fault>) -> 
     read_requirements(metadata.clone())?;
     let message = required(message.as_ref()).at("resource")?;
     read_message(kind, &name, message, closed).map(|read| (name, read))
+}
+
+/// What a reader must understand that an older version does not.
+fn requirements(resource: &Resource) -> Option<Metadata> {
+    let Resource::Listener(listener) = resource else { return None };
+    let by_server_name =
+        matches!(&**listener, gauze_model::Listener::Outbound(outbound) if !outbound.tls.is_empty());
+    by_server_name.then(|| Facts::default().with("requires", list([SERVER_NAMES.to_owned()])).into_metadata())
 }
 
 /// What must be understood to obey a resource is refused by name where it is not.

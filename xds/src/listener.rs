@@ -6,6 +6,7 @@ mod inbound; // how a pod accepts
 mod outbound; // where a dialled address leads
 mod policies; // who may call
 mod rbac; // the same for Envoy
+mod server_names; // where TLS connections of a dialled address lead
 
 use envoy_types::pb::envoy::config::core::v3::{Address, Metadata, TrafficDirection};
 use envoy_types::pb::envoy::config::listener::v3 as listener;

@@ -25,6 +25,8 @@ use gauze_model::listener::{
     HttpTarget, Inbound, InboundPort, Mtls, Outbound, PortProtocol, WeightedCluster,
 };
 use gauze_model::outlier::OutlierDetection;
+use gauze_model::route::HostPattern;
+use gauze_model::server_name::TlsRule;
 use gauze_model::snapshot::Resource;
 use gauze_model::{Cluster as ModelCluster, Endpoint, EndpointSet, Listener, Name, Origin, SpiffeId};
 use prost::{DecodeError, Message};
@@ -207,10 +209,16 @@ fn no_field_of_endpoints_is_dropped() {
 // Listeners.
 
 fn outbound() -> (Name, Resource) {
+    let by_name = TlsRule {
+        origin: origin("spec.rules[0]"),
+        server_names: vec![HostPattern::Exact("cart.example".into())],
+        shares: vec![WeightedCluster { cluster: name("cluster/shop/cart/443"), weight: 7 }],
+    };
     let outbound = Outbound {
         origin: origin(""),
         protocol: PortProtocol::Detect,
         http: HttpTarget::Routes(name("routes/shop/cart/80")),
+        tls: vec![by_name],
         tcp: vec![WeightedCluster { cluster: name("cluster/shop/cart/80"), weight: 7 }],
     };
     let listener = Listener::Outbound(outbound);
@@ -258,6 +266,18 @@ fn no_field_of_an_outbound_listener_is_dropped() {
     check("FilterChain", CHAIN_LABELS, &|listener, field| add(&mut listener.filter_chains[0], field));
     check("HttpConnectionManager", &[], &|listener, field| {
         add_packed::<HttpConnectionManager>(filter(&mut listener.filter_chains[0]), field)
+    });
+    check("FilterChain of a server name", CHAIN_LABELS, &|listener, field| {
+        add(&mut listener.filter_chains[1], field)
+    });
+    check("FilterChainMatch", &[], &|listener, field| {
+        add(listener.filter_chains[1].filter_chain_match.as_mut().unwrap(), field)
+    });
+    check("TcpProxy of a server name", &[1], &|listener, field| {
+        add_packed::<TcpProxy>(filter(&mut listener.filter_chains[1]), field)
+    });
+    check("FilterChain of all other TLS", CHAIN_LABELS, &|listener, field| {
+        add(&mut listener.filter_chains[2], field)
     });
     check("default FilterChain", CHAIN_LABELS, &|listener, field| {
         add(listener.default_filter_chain.as_mut().unwrap(), field)

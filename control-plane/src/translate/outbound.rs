@@ -47,6 +47,7 @@ fn to_service(
         origin: services::port_origin(service, index),
         protocol: ports::of_service(world, service, declared),
         http: HttpTarget::Routes(Name::Routes { service: name, viewer: consumer.then(|| viewer.to_owned()) }),
+        tls: Vec::new(),
         tcp,
     }))
 }
@@ -57,6 +58,7 @@ fn to_pod(world: &World, address: SocketAddr) -> Option<Listener> {
         origin: origin(ObjectKind::Pod, &pod.metadata),
         protocol: services::pod_protocol(world, address),
         http: HttpTarget::Cluster(Name::Pod(address)),
+        tls: Vec::new(),
         tcp: vec![WeightedCluster { cluster: Name::Pod(address), weight: 1 }],
     }))
 }

@@ -9,12 +9,12 @@ use gauze_control_plane::translate::Answer;
 use gauze_model::authorization::{Operation, Policy, Rule, Source, StringMatch};
 use gauze_model::budget::RetryBudget;
 use gauze_model::cluster::{Balance, Cluster, Endpoint, EndpointSet, Limits, Transport};
-use gauze_model::listener::{HttpTarget, Inbound, Listener, Mtls, Outbound, PortProtocol};
+use gauze_model::listener::{HttpTarget, Inbound, Listener, Mtls, Outbound, PortProtocol, WeightedCluster};
 use gauze_model::outlier::OutlierDetection;
 use gauze_model::retry::{BackOff, Conditions, RetryPolicy};
 use gauze_model::route::{
-    Action, Backend, Filters, HeaderChange, PathChange, PathMatch, RouteMatch, RouteRule, RouteTable,
-    ValueMatch,
+    Action, Backend, Filters, HeaderChange, HostPattern, PathChange, PathMatch, RouteMatch, RouteRule,
+    RouteTable, ValueMatch,
 };
 use gauze_model::snapshot::Resource;
 use gauze_model::timeouts::Timeouts;
@@ -169,17 +169,27 @@ fn protocol(protocol: PortProtocol) -> &'static str {
 }
 
 fn outbound(outbound: &Outbound) -> Vec<String> {
-    let Outbound { origin, protocol, http, tcp } = outbound;
+    let Outbound { origin, protocol, http, tls, tcp } = outbound;
     let http = match http {
         HttpTarget::Routes(name) | HttpTarget::Cluster(name) => name,
     };
-    let tcp: Vec<String> = tcp.iter().map(|share| format!("{} {}", share.weight, share.cluster)).collect();
-    vec![
+    let mut lines = vec![
         format!("origin: {origin}"),
         format!("protocol: {}", self::protocol(*protocol)),
         format!("http: {http}"),
-        format!("tcp: [{}]", tcp.join(", ")),
-    ]
+    ];
+    lines.extend(tls.iter().map(|rule| {
+        let names: Vec<String> = rule.server_names.iter().map(HostPattern::to_string).collect();
+        format!("tls {}: [{}] by {}", names.join(", "), shares(&rule.shares), rule.origin)
+    }));
+    lines.push(format!("tcp: [{}]", shares(tcp)));
+    lines
+}
+
+fn shares(shares: &[WeightedCluster]) -> String {
+    let shares: Vec<String> =
+        shares.iter().map(|share| format!("{} {}", share.weight, share.cluster)).collect();
+    shares.join(", ")
 }
 
 fn cluster(cluster: &Cluster) -> Vec<String> {

@@ -20,6 +20,19 @@ pub fn host_of(authority: &str) -> Cow<'_, str> {
 }
 
 impl HostPattern {
+    /// Whether this is a pattern for a host, given in lower case and without final dot; `None` if none is named.
+    pub fn covers(&self, host: Option<&str>) -> bool {
+        match (self, host) {
+            (HostPattern::Any, _) => true,
+            (HostPattern::Exact(name), Some(host)) => name == host,
+            (HostPattern::Wildcard(suffix), Some(host)) => {
+                let label = host.strip_suffix(suffix.as_str()).and_then(|before| before.strip_suffix('.'));
+                label.is_some_and(|label| !label.is_empty())
+            }
+            (_, None) => false,
+        }
+    }
+
     /// This pattern and the wider ones around it, the most specific first: `a.b.c`, `*.b.c`, `*.c`, `*`.
     pub fn and_wider(&self) -> impl Iterator<Item = HostPattern> {
         let name = match self {

@@ -22,7 +22,8 @@ fn address(last: u8) -> SocketAddr {
 fn outbound(http: HttpTarget, tcp: &[&str]) -> Listener {
     let share = |service: &&str| WeightedCluster { cluster: cluster_name(service), weight: 1 };
     let tcp = tcp.iter().map(share).collect();
-    Listener::Outbound(Outbound { origin: Origin::default(), protocol: PortProtocol::Detect, http, tcp })
+    let (origin, protocol, tls) = (Origin::default(), PortProtocol::Detect, Vec::new());
+    Listener::Outbound(Outbound { origin, protocol, http, tls, tcp })
 }
 
 fn routes_to(services: &[&str]) -> RouteTable {

@@ -456,6 +456,7 @@ mod tests {
                     origin: Origin::default(),
                     protocol: PortProtocol::Http,
                     http: HttpTarget::Routes(Name::Routes { service: cart, viewer: None }),
+                    tls: Vec::new(),
                     tcp: Vec::new(),
                 })))
             }

@@ -36,6 +36,7 @@ fn snapshot_of(cluster: Cluster, endpoints: Vec<Endpoint>) -> Snapshot {
         origin: Origin::default(),
         protocol: PortProtocol::Detect,
         http: HttpTarget::Cluster(name.clone()),
+        tls: Vec::new(),
         tcp: vec![gauze_model::listener::WeightedCluster { cluster: name.clone(), weight: 1 }],
     };
     let listener = Name::Outbound { viewer: "shop".to_owned(), address: address(CART) };

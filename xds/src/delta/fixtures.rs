@@ -22,7 +22,7 @@ pub(super) fn name(text: &str) -> Name {
 pub(super) fn outbound(routes: &str) -> EncodedResource {
     let origin = origin("Service", "cart");
     let http = HttpTarget::Routes(name(routes));
-    let outbound = Outbound { origin, protocol: PortProtocol::Http, http, tcp: Vec::new() };
+    let outbound = Outbound { origin, protocol: PortProtocol::Http, http, tls: Vec::new(), tcp: Vec::new() };
     let outbound = Resource::Listener(Arc::new(Listener::Outbound(outbound)));
     EncodedResource::new(name("outbound/shop/10.0.0.1:80"), &outbound)
 }
