@@ -9,6 +9,7 @@ mod resilience; // what is done when an endpoint fails
 mod walk; // the steps, in order
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use gauze_control_plane::problem::Problem;
 use gauze_model::why::Reason;
@@ -33,6 +34,9 @@ pub(crate) struct Arguments {
     /// A header of the request: 'NAME: VALUE'
     #[arg(short = 'H', long = "header", value_parser = parse_header, value_name = "NAME: VALUE")]
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The server name that the app's TLS asks for (https://); left out, it is the host of the URL
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
     /// Read the files of the directory only, and ask no control plane
     #[arg(long)]
     offline: bool,
@@ -47,6 +51,8 @@ pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) url: Uri,
     pub(crate) headers: HeaderMap,
+    /// Of the app's own TLS, where it is not the URL's host.
+    pub(crate) server_name: Option<String>,
 }
 
 /// What happens to a request.
@@ -96,6 +102,7 @@ pub(crate) async fn run(arguments: Arguments, place: &Place) -> anyhow::Result<E
         method: arguments.method,
         url: arguments.url,
         headers: arguments.headers.into_iter().collect(),
+        server_name: arguments.server_name,
     };
     let explanation = walk::explain(&world, &asked)?;
     match arguments.output.format {
@@ -144,6 +151,12 @@ impl Asked {
 
     pub(crate) fn is_opaque(&self) -> bool {
         self.is_tls() || self.url.scheme_str() == Some("tcp")
+    }
+
+    /// What the app's own TLS asks for; an address is nothing that it may ask for (RFC 6066, 3).
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        let host = self.url.host().filter(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_err());
+        self.server_name.as_deref().or(host)
     }
 
     /// The app speaks TLS itself: there are no requests to see.

@@ -99,7 +99,7 @@ fn has_something_to_say(object: &Value) -> bool {
 }
 
 /// The kinds as people call them.
-const KINDS: [(&str, &[&str]); 11] = [
+const KINDS: [(&str, &[&str]); 12] = [
     ("Namespace", &["namespace", "namespaces", "ns"]),
     ("ServiceAccount", &["serviceaccount", "serviceaccounts", "sa"]),
     ("Pod", &["pod", "pods", "po"]),
@@ -107,6 +107,7 @@ const KINDS: [(&str, &[&str]); 11] = [
     ("EndpointSlice", &["endpointslice", "endpointslices", "endpoints"]),
     ("HTTPRoute", &["httproute", "httproutes", "route", "routes"]),
     ("GRPCRoute", &["grpcroute", "grpcroutes"]),
+    ("TLSRoute", &["tlsroute", "tlsroutes"]),
     ("TrafficSplit", &["trafficsplit", "trafficsplits", "split", "splits", "ts"]),
     ("HTTPRouteGroup", &["httproutegroup", "httproutegroups", "routegroup", "routegroups", "htr"]),
     ("TrafficPolicy", &["trafficpolicy", "trafficpolicies", "policy", "policies"]),

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gauze_crds::{AuthorizationPolicy, GrpcRoute, HttpRoute, HttpRouteGroup, TrafficPolicy, TrafficSplit};
+use gauze_crds::{
+    AuthorizationPolicy, GrpcRoute, HttpRoute, HttpRouteGroup, TlsRoute, TrafficPolicy, TrafficSplit,
+};
 use gauze_model::listener::Mtls;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -203,6 +205,11 @@ impl World {
     /// The GRPCRoutes that name a Service, as parent or as backend.
     pub fn grpc_routes_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<GrpcRoute>> {
         self.mentioning(namespace, service, ObjectKind::GrpcRoute).filter_map(Object::as_grpc_route)
+    }
+
+    /// The TLSRoutes that name a Service, as parent or as backend.
+    pub fn tls_routes_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<TlsRoute>> {
+        self.mentioning(namespace, service, ObjectKind::TlsRoute).filter_map(Object::as_tls_route)
     }
 
     /// The TrafficSplits that name a Service, as root or as backend.

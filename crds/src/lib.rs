@@ -8,13 +8,14 @@
 
 pub mod authorization_policy;
 pub mod duration; // `500ms`, `1h30m`
-pub mod gateway; // what HTTPRoute and GRPCRoute share
+pub mod gateway; // what HTTPRoute, GRPCRoute and TLSRoute share
 pub mod grpc_route;
 pub mod http_route;
 pub mod http_route_group;
 pub mod outlier_detection; // of a TrafficPolicy
 pub mod policy; // what our policies share: targets and status
 pub mod retry; // retries and timeouts of a TrafficPolicy
+pub mod tls_route;
 pub mod traffic_policy;
 pub mod traffic_split;
 
@@ -22,5 +23,6 @@ pub use authorization_policy::AuthorizationPolicy;
 pub use grpc_route::GrpcRoute;
 pub use http_route::HttpRoute;
 pub use http_route_group::HttpRouteGroup;
+pub use tls_route::TlsRoute;
 pub use traffic_policy::TrafficPolicy;
 pub use traffic_split::TrafficSplit;

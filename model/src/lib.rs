@@ -14,6 +14,7 @@ pub mod access_log; // how a line of the access log is written
 pub mod authorization; // who may do what
 pub mod balance; // which endpoint serves a request
 pub mod budget; // how much may be retried in all
+pub mod client_hello; // what a TLS client asks for
 pub mod cluster; // a backend: its endpoints, limits and expectations
 pub mod codes; // the register of problem codes
 pub mod deadline; // how much time a request has

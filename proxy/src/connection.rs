@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::caller::{Caller, FromApp, FromPeer};
 use crate::config::Destination;
-use crate::detect::{self, Patience, Speaks};
+use crate::detect::{self, Asks, Patience, Speaks};
 use crate::listen::{Accepted, Counted};
 use crate::metrics::{Direction, Security};
 use crate::refusal::Refusal;
@@ -23,7 +23,7 @@ use crate::self_check::SelfCheck;
 use crate::serve;
 use crate::stream::Stream;
 use crate::target::{OutboundLive, OutboundTarget};
-use crate::tcp::{self, Blame, Upstream};
+use crate::tcp::{self, Blame, Opaque, Upstream};
 use crate::tls::Alpn;
 use crate::worker::Worker;
 
@@ -119,7 +119,11 @@ async fn outbound(from: FromApp, mut stream: Stream, counted: Counted) -> Result
     match speaks {
         Speaks::Http1 => holding(held, serve::http1(Caller::App(from), stream)),
         Speaks::Http2 => holding(held, serve::http2(Caller::App(from), stream)),
-        _ => holding(held, async move { tcp::outbound(&from, stream, &target, speaks, upstream).await }),
+        _ => {
+            let asks = asks_for(&from, &mut stream, &target, speaks).await?;
+            let opaque = Opaque { speaks, asks, upstream };
+            holding(held, async move { tcp::outbound(&from, stream, &target, opaque).await })
+        }
     }
 }
 
@@ -131,16 +135,33 @@ async fn outbound_protocol(
     let patience = Patience::of(&from.worker.proxy);
     match target.protocol {
         PortProtocol::Opaque => Ok((Speaks::Opaque, None)),
-        PortProtocol::Tls => Ok((Speaks::Tls, None)),
+        PortProtocol::Tls if target.tls.is_empty() => Ok((Speaks::Tls, None)),
+        PortProtocol::Tls => Ok((detect::client_first(stream, patience).await?.as_tls(), None)),
         PortProtocol::Http | PortProtocol::Http2 | PortProtocol::Grpc => {
             let speaks = detect::client_first(stream, patience).await?;
             Ok((speaks.as_http(), None))
         }
         PortProtocol::Detect => {
             let silent = &from.worker.proxy.metrics.detect_silent;
-            let open = tcp::open(&from.worker, target, Blame::Nobody);
+            let open = tcp::open(&from.worker, target, &target.tcp, Blame::Nobody);
             detect::anyone_first(stream, patience, silent, open).await
         }
+    }
+}
+
+/// What TLS asks for, where that decides, or where the access log tells it and detection has waited for it anyway.
+async fn asks_for(
+    from: &FromApp,
+    stream: &mut Stream,
+    target: &OutboundTarget,
+    speaks: Speaks,
+) -> io::Result<Asks> {
+    let proxy = &from.worker.proxy;
+    let is_told = target.protocol == PortProtocol::Detect && proxy.access_log.is_on();
+    let is_tls = matches!(speaks, Speaks::Tls | Speaks::Mesh);
+    match is_tls && (is_told || !target.tls.is_empty()) {
+        true => detect::server_name(stream, Patience::of(proxy)).await,
+        false => Ok(Asks::Unseen),
     }
 }
 

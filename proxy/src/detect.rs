@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use gauze_model::client_hello::{self, Reading};
 use gauze_model::detect::{Detected, detect};
 use prometheus::IntCounter;
 use tokio::io::AsyncReadExt;
@@ -28,6 +29,18 @@ pub(crate) enum Speaks {
     Opaque,
 }
 
+/// What a connection of our app asks for, where somebody looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// Nobody looked, or there is nothing to see.
+    #[default]
+    Unseen,
+    /// TLS to this server name, or to none.
+    Tls(Option<Box<str>>),
+    /// TLS that cannot be read, and why.
+    Unreadable(&'static str),
+}
+
 /// How long detection may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -41,6 +54,11 @@ impl Speaks {
     /// On a port that is declared to speak HTTP: what else it may look like is for the codec to refuse.
     pub(crate) fn as_http(self) -> Speaks {
         if self == Speaks::Http2 { Speaks::Http2 } else { Speaks::Http1 }
+    }
+
+    /// On a port that is declared to speak TLS: what else it may look like is carried as it is.
+    pub(crate) fn as_tls(self) -> Speaks {
+        if matches!(self, Speaks::Tls | Speaks::Mesh) { Speaks::Tls } else { Speaks::Opaque }
     }
 }
 
@@ -100,6 +118,14 @@ pub(crate) async fn anyone_first(
     Ok((speaks, upstream.filter(|_| matches!(speaks, Speaks::Opaque | Speaks::Tls))))
 }
 
+/// What the ClientHello that a connection begins with asks for; waits until it is whole.
+///
+/// # Errors
+/// As [`client_first`].
+pub(crate) async fn server_name(stream: &mut Stream, patience: Patience) -> io::Result<Asks> {
+    timeout(patience.head, Front::of(stream, patience).server_name()).await?
+}
+
 /// Whether the server's first event is bytes (kept for the client), not an end.
 async fn has_spoken(server: &mut Stream) -> io::Result<bool> {
     let mut bytes = BytesMut::new();
@@ -156,9 +182,20 @@ impl Front<'_> {
         loop {
             match hello(&self.bytes) {
                 Hello::Mesh => return Ok(Speaks::Mesh),
-                Hello::Foreign { .. } => return Ok(Speaks::Tls),
+                Hello::Foreign => return Ok(Speaks::Tls),
                 Hello::NeedMore if self.has_ended => return Ok(Speaks::Tls),
                 Hello::NeedMore => self.more().await?,
+            }
+        }
+    }
+
+    async fn server_name(&mut self) -> io::Result<Asks> {
+        loop {
+            match client_hello::read(&self.bytes) {
+                Reading::Whole(hello) => return Ok(Asks::Tls(hello.server_name().map(Box::from))),
+                Reading::Unreadable(why) => return Ok(Asks::Unreadable(why)),
+                Reading::NeedMore if self.has_ended => return Ok(Asks::Unreadable("it ends in the middle")),
+                Reading::NeedMore => self.more().await?,
             }
         }
     }

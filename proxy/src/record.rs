@@ -27,6 +27,8 @@ pub struct Record {
     /// The address that we dialled.
     pub endpoint: Option<SocketAddr>,
     pub status: Option<StatusCode>,
+    /// That a TLS connection asks for, where somebody looked.
+    pub server_name: Option<Box<str>>,
     /// From headers or trailers of a gRPC response.
     pub grpc_status: Option<u8>,
     /// Why the proxy refused or failed.
@@ -116,6 +118,7 @@ impl Record {
             destination,
             endpoint: None,
             status: None,
+            server_name: None,
             grpc_status: None,
             error: None,
             policy: None,

@@ -15,9 +15,10 @@ use gauze_model::budget::RetryBudget;
 use gauze_model::cluster::{
     Balance, CONNECT_TIMEOUT, Cluster, Endpoint, EndpointSet, Limits, Transport, Workload,
 };
-use gauze_model::listener::{HttpTarget, Inbound, Listener, Outbound, PortProtocol};
+use gauze_model::listener::{HttpTarget, Inbound, Listener, Outbound, PortProtocol, WeightedCluster};
 use gauze_model::outlier::OutlierDetection;
 use gauze_model::route::{Action, Backend, Filters, HeaderChange, RequestHead, RouteMatch, route};
+use gauze_model::server_name::TlsRule;
 use gauze_model::timeouts::Timeouts;
 use gauze_model::{Name, Origin, RouteTable, Snapshot, SpiffeId};
 
@@ -49,6 +50,8 @@ pub struct OutboundTarget {
     pub origin: Origin,
     pub protocol: PortProtocol,
     pub http: HttpRoute,
+    /// Where TLS connections go by their server names; empty: as all opaque ones.
+    pub tls: Vec<TlsRule<TcpShare>>,
     /// The shares of opaque connections.
     pub tcp: Vec<TcpShare>,
     pub live: Arc<OutboundLive>,
@@ -205,14 +208,22 @@ impl Targets {
                 None => HttpRoute::Absent,
             },
         };
-        let tcp = outbound.tcp.iter();
-        let tcp =
-            tcp.map(|share| TcpShare { cluster: cluster(&share.cluster), weight: share.weight }).collect();
+        let mut shares = |shares: &[WeightedCluster]| -> Vec<TcpShare> {
+            let shares = shares.iter();
+            shares.map(|share| TcpShare { cluster: cluster(&share.cluster), weight: share.weight }).collect()
+        };
+        let tls = outbound.tls.iter().map(|rule| TlsRule {
+            origin: rule.origin.clone(),
+            server_names: rule.server_names.clone(),
+            shares: shares(&rule.shares),
+        });
+        let (tls, tcp) = (tls.collect(), shares(&outbound.tcp));
         OutboundTarget {
             address,
             origin: outbound.origin.clone(),
             protocol: outbound.protocol,
             http,
+            tls,
             tcp,
             live: carried_over(&mut self.outbounds, address, OutboundLive::default),
         }
@@ -386,8 +397,13 @@ fn straight_to(cluster: Arc<ClusterTarget>, origin: &Origin) -> RouteRule {
 impl OutboundTarget {
     /// Whether any endpoint behind it is in the mesh.
     pub fn is_meshed(&self) -> bool {
-        let endpoints = self.tcp.iter().flat_map(|share| &share.cluster.endpoints);
+        let endpoints = self.opaque_shares().flat_map(|share| &share.cluster.endpoints);
         endpoints.into_iter().any(|endpoint| endpoint.peer.identity().is_some())
+    }
+
+    /// The shares of all connections that are no HTTP.
+    pub fn opaque_shares(&self) -> impl Iterator<Item = &TcpShare> {
+        self.tcp.iter().chain(self.tls.iter().flat_map(|rule| &rule.shares))
     }
 
     /// The rule that carries a request; `None`: none matches.

@@ -15,6 +15,7 @@ use gauze_model::Code;
 use gauze_model::outcome::{NotDelivered, Outcome};
 use gauze_model::retry::{Decision, RetryPolicy, TryFacts, decide};
 use gauze_model::route::share;
+use gauze_model::server_name::by_server_name;
 use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -25,14 +26,14 @@ use crate::balance::{self, InFlight, Tried};
 use crate::caller::{FromApp, FromPeer};
 use crate::config::Config;
 use crate::connect;
-use crate::detect::Speaks;
+use crate::detect::{Asks, Speaks};
 use crate::drain::{QUIET, Stage};
 use crate::metrics::{EdgeMetrics, OpenConnection, Protocol, RetryReason};
 use crate::record::Record;
 use crate::refusal::Refusal;
 use crate::retry;
 use crate::stream::Stream;
-use crate::target::{ClusterTarget, EndpointTarget, Limited, OutboundTarget, Permit};
+use crate::target::{ClusterTarget, EndpointTarget, Limited, OutboundTarget, Permit, TcpShare};
 use crate::tls::Alpn;
 use crate::worker::Worker;
 
@@ -45,26 +46,56 @@ pub(crate) struct Upstream {
     _in_flight: Option<InFlight>,
 }
 
+/// What is known of an opaque connection of our app before it is carried.
+pub(crate) struct Opaque {
+    pub(crate) speaks: Speaks,
+    pub(crate) asks: Asks,
+    /// The way that detection opened.
+    pub(crate) upstream: Option<Upstream>,
+}
+
 /// Carries an opaque connection of our app, on the way that detection opened or on a new one.
 pub(crate) async fn outbound(
     from: &FromApp,
     client: Stream,
     target: &OutboundTarget,
-    speaks: Speaks,
-    upstream: Option<Upstream>,
+    opaque: Opaque,
 ) -> Result<(), Refusal> {
+    let Opaque { speaks, asks, upstream } = opaque;
     let mut record = begin(&from.worker, &from.worker.nowhere, speaks, from.source, from.destination);
-    let upstream = match upstream {
-        Some(upstream) => upstream,
-        None => open(&from.worker, target, Blame::Endpoint)
-            .await
-            .inspect_err(|refusal| record.error = Some(refusal.code))?,
+    let shares = shares(target, &asks);
+    if let Asks::Tls(server_name) = asks {
+        record.server_name = server_name;
+    }
+    let opened = match (shares, upstream) {
+        (Err(refusal), _) => Err(refusal),
+        // It leads to where all connections go, not to where those with this server name do.
+        (Ok(shares), Some(upstream)) if std::ptr::eq(shares, &*target.tcp) => Ok(upstream),
+        (Ok(shares), _) => open(&from.worker, target, shares, Blame::Endpoint).await,
     };
+    let upstream = opened.inspect_err(|refusal| record.error = Some(refusal.code))?;
     record.edge = Arc::clone(&upstream.to.metrics);
     record.endpoint = Some(upstream.to.peer.address);
     let (mut client, mut server) = (client, upstream.stream);
     carry(&from.worker.proxy, &mut client, &mut server, &mut record).await;
     Ok(())
+}
+
+/// The shares among which a connection is drawn: those of the rule for its server name, where there are such rules.
+fn shares<'t>(target: &'t OutboundTarget, asks: &Asks) -> Result<&'t [TcpShare], Refusal> {
+    if target.tls.is_empty() {
+        return Ok(&target.tcp);
+    }
+    let name = match asks {
+        Asks::Unseen => return Ok(&target.tcp),
+        Asks::Unreadable(why) => return Err(Refusal::new(Code::CLIENT_HELLO_UNREADABLE, *why)),
+        Asks::Tls(name) => name.as_deref(),
+    };
+    let rule = by_server_name(&target.tls, name);
+    rule.map(|rule| rule.shares.as_slice()).ok_or_else(|| {
+        let asked = name.map_or_else(|| "no server name".to_owned(), |name| format!("`{name}`"));
+        Refusal::new(Code::NO_TLS_ROUTE, format!("{asked} at {}", target.origin))
+    })
 }
 
 /// Carries an opaque connection to our app: judged before the app is connected to, and at every change of policy.
@@ -151,15 +182,16 @@ pub(crate) enum Blame {
     Nobody,
 }
 
-/// Opens the way that a dialled address's opaque connections take: a share by weight, an endpoint of it,
+/// Opens the way that opaque connections to a dialled address take: one of these shares by weight, an endpoint of it,
 /// another one where that cannot be connected to.
 pub(crate) async fn open(
     worker: &Worker,
     target: &OutboundTarget,
+    shares: &[TcpShare],
     blame: Blame,
 ) -> Result<Upstream, Refusal> {
-    let weights = target.tcp.iter().map(|share| share.weight);
-    let share = share(weights, worker.draw()).and_then(|at| target.tcp.get(at));
+    let weights = shares.iter().map(|share| share.weight);
+    let share = share(weights, worker.draw()).and_then(|at| shares.get(at));
     let share = share.ok_or_else(|| Refusal::new(Code::NO_BACKEND, target.origin.to_string()))?;
     let cluster = &share.cluster;
     cluster.terms.live.budget.count_request(retry::clock());

@@ -27,7 +27,7 @@ use crate::stream::{Mesh, Stream};
 mod hello; // whose TLS it is
 mod verify; // whom the other side is
 
-pub use hello::{HELLO_MAX, Hello, hello};
+pub use hello::{Hello, hello};
 pub use verify::IdentityProblem;
 
 use verify::{Expected, PeerVerifier, Roots, not_after};

@@ -161,9 +161,10 @@ fn outbound() -> impl Strategy<Value = Outbound> {
         routes_name().prop_map(HttpTarget::Routes),
         cluster_name().prop_map(HttpTarget::Cluster),
     ];
-    let share =
-        (cluster_name(), 1..=u32::MAX).prop_map(|(cluster, weight)| WeightedCluster { cluster, weight });
-    let shares = move || vec(share.clone(), 0..3);
+    let shares = || {
+        let share = (cluster_name(), 1..=u32::MAX);
+        vec(share.prop_map(|(cluster, weight)| WeightedCluster { cluster, weight }), 0..3)
+    };
     (origin(), protocol(), http, tls_rules(shares()), shares()).prop_map(
         |(origin, protocol, http, tls, tcp)| Outbound {
             origin,

@@ -44,7 +44,10 @@ fn origins(resource: &Resource) -> BTreeSet<Origin> {
                 let policies = inbound.policies.iter().map(|policy| &policy.origin);
                 policies.chain([&inbound.origin]).cloned().collect()
             }
-            Listener::Outbound(outbound) => BTreeSet::from([outbound.origin.clone()]),
+            Listener::Outbound(outbound) => {
+                let rules = outbound.tls.iter().map(|rule| &rule.origin);
+                rules.chain([&outbound.origin]).cloned().collect()
+            }
         },
         Resource::Routes(table) => routes_origins(table),
         Resource::Cluster(cluster) => BTreeSet::from([cluster.origin.clone()]),

@@ -27,6 +27,7 @@ fn asked(from: &str, method: &str, url: &str) -> Asked {
         method: method.parse().unwrap(),
         url: url.parse().unwrap(),
         headers: HeaderMap::new(),
+        server_name: None,
     }
 }
 
@@ -216,4 +217,38 @@ fn a_caller_outside_the_mesh_is_explained_up_to_the_called_pod() {
         "{short:?}"
     );
     assert!(walk::explain(&shop(""), &asked("outside", "-", "tcp://cart.shop")).is_err(), "without a port");
+}
+
+const TLS_ROUTES: &str = "apiVersion: v1
+kind: Service
+metadata: {name: vault, namespace: shop}
+spec:
+  clusterIP: 10.96.0.77
+  ports: [{name: tls, port: 443}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: vault, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: vault}]
+  hostnames: [vault.shop, '*.vault.example']
+  rules: [{backendRefs: [{name: cart-v1, port: 80}]}]
+";
+
+#[test]
+fn the_apps_own_tls_is_explained_by_its_server_name() {
+    let world = shop(TLS_ROUTES);
+    let explain = |server_name: Option<&str>| {
+        let asked = asked("shop/web", "-", "https://vault.shop");
+        let asked = Asked { server_name: server_name.map(str::to_owned), ..asked };
+        walk::explain(&world, &asked).unwrap()
+    };
+    for name in [None, Some("a.vault.example")] {
+        let explanation = explain(name);
+        assert_eq!(explanation.verdict, Verdict::Carried("cart-v1-0 (v1)".to_owned()), "{name:?}");
+        let steps = steps(&explanation);
+        assert!(steps.contains(&("route", "TLSRoute/shop/vault spec.rules[0]")), "{name:?}: {steps:#?}");
+    }
+    let refused = explain(Some("vault.example"));
+    assert_eq!(refused.verdict, walk::refused(Code::NO_TLS_ROUTE, "server name `vault.example`"));
 }

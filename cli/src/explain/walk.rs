@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use gauze_control_plane::problem::Problem;
 use gauze_control_plane::translate::{Translation, translate};
 use gauze_control_plane::world::World;
-use gauze_model::listener::{HttpTarget, Outbound, PortProtocol};
+use gauze_model::listener::{HttpTarget, Outbound, PortProtocol, WeightedCluster};
 use gauze_model::retry::RetryPolicy;
 use gauze_model::route::{Action, Backend, RequestHead, RouteRule, route};
+use gauze_model::server_name::{TlsRule, by_server_name};
 use gauze_model::snapshot::Resource;
 use gauze_model::timeouts::Timeouts;
 use gauze_model::why::{Reason, Why};
-use gauze_model::{Code, Kind, Listener, Name, RouteTable};
+use gauze_model::{Code, Kind, Listener, Name, Origin, RouteTable};
 
 use super::inbound::Arriving;
 use super::{Asked, Explanation, Verdict, backend, caller, destination};
@@ -60,7 +61,7 @@ impl Walk<'_> {
         }
         self.note_protocol(&outbound, asked);
         if outbound.protocol.is_opaque() || asked.is_opaque() {
-            return Ok(self.carry_opaque(&outbound));
+            return Ok(self.carry_opaque(&outbound, asked));
         }
         self.arriving.http = asked.http();
         Ok(self.carry_http(&outbound, asked))
@@ -117,11 +118,36 @@ impl Walk<'_> {
         self.steps.push(Reason::new("protocol", decided, because).by(&outbound.origin));
     }
 
-    fn carry_opaque(&mut self, outbound: &Outbound) -> Verdict {
+    fn carry_opaque(&mut self, outbound: &Outbound, asked: &Asked) -> Verdict {
+        if asked.is_tls() && !outbound.tls.is_empty() {
+            return self.carry_tls(outbound, asked.server_name());
+        }
+        let because = match asked.is_tls() {
+            true => "no TLSRoute is for the port",
+            false => "bytes that are not HTTP see no route",
+        };
+        self.carry_shares(&outbound.tcp, because, &outbound.origin)
+    }
+
+    /// By the data path's own function.
+    fn carry_tls(&mut self, outbound: &Outbound, asked: Option<&str>) -> Verdict {
+        let asks = asked.map_or_else(|| "no server name".to_owned(), |name| format!("server name `{name}`"));
+        let Some(rule) = by_server_name(&outbound.tls, asked) else {
+            for rule in &outbound.tls {
+                let because = format!("it is for {}, not for {asks}", names(rule));
+                self.steps.push(Reason::new("route", "passed over", because).by(&rule.origin));
+            }
+            return refused(Code::NO_TLS_ROUTE, &asks);
+        };
+        let because = format!("{asks}; it is for {}", names(rule));
+        self.steps.push(Reason::new("route", rule.origin.to_string(), because).by(&rule.origin));
+        self.carry_shares(&rule.shares, "drawn for each connection, by weight", &rule.origin)
+    }
+
+    fn carry_shares(&mut self, shares: &[WeightedCluster], because: &str, origin: &Origin) -> Verdict {
         let shares: Vec<(Name, u32)> =
-            outbound.tcp.iter().map(|share| (share.cluster.clone(), share.weight)).collect();
-        let because = "bytes that are not HTTP see no route";
-        self.steps.push(Reason::new("split", backend::shares(&shares), because).by(&outbound.origin));
+            shares.iter().map(|share| (share.cluster.clone(), share.weight)).collect();
+        self.steps.push(Reason::new("split", backend::shares(&shares), because).by(origin));
         self.carry(&shares)
     }
 
@@ -182,6 +208,11 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+fn names(rule: &TlsRule) -> String {
+    let names: Vec<String> = rule.server_names.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 /// Runs the data path's own function with ears open.

@@ -54,7 +54,7 @@ mod tests {
     fn status(condition: &str, reason: &str, generation: i64) -> Value {
         json!({ "conditions": [{
             "type": condition, "status": "False", "reason": reason, "observedGeneration": generation,
-            "message": "spec.service: an HTTPRoute or GRPCRoute decides at port 80",
+            "message": "spec.service: an HTTPRoute, GRPCRoute or TLSRoute decides at port 80",
         }]})
     }
 

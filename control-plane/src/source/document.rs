@@ -143,6 +143,12 @@ fn kind_of(version: &str, kind: &str) -> Option<ObjectKind> {
             ObjectKind::GrpcRoute
         }
         (
+            "gateway.networking.k8s.io/v1"
+            | "gateway.networking.k8s.io/v1alpha3"
+            | "gateway.networking.k8s.io/v1alpha2",
+            "TLSRoute",
+        ) => ObjectKind::TlsRoute,
+        (
             "split.smi-spec.io/v1alpha1"
             | "split.smi-spec.io/v1alpha2"
             | "split.smi-spec.io/v1alpha3"

@@ -53,6 +53,7 @@ pub(super) fn parse(kind: ObjectKind, value: Value) -> Result<Object, Fault> {
         ObjectKind::EndpointSlice => Object::EndpointSlice(typed(value)?),
         ObjectKind::HttpRoute => Object::HttpRoute(typed(value)?),
         ObjectKind::GrpcRoute => Object::GrpcRoute(typed(value)?),
+        ObjectKind::TlsRoute => Object::TlsRoute(typed(value)?),
         ObjectKind::TrafficSplit => Object::TrafficSplit(typed(value)?),
         ObjectKind::HttpRouteGroup => Object::HttpRouteGroup(typed(value)?),
         ObjectKind::TrafficPolicy => Object::TrafficPolicy(typed(value)?),

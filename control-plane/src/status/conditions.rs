@@ -50,7 +50,7 @@ pub(super) fn unusable_condition(problem: &Problem, earlier_in_force: bool) -> C
 }
 
 fn refused(problem: &Problem) -> Condition {
-    let is_route = matches!(problem.origin.kind.as_str(), "HTTPRoute" | "GRPCRoute");
+    let is_route = matches!(problem.origin.kind.as_str(), "HTTPRoute" | "GRPCRoute" | "TLSRoute");
     let reason = match problem.code {
         Code::PARENT_MISSING | Code::PARENT_PORT_MISSING | Code::PARENT_KIND_UNSUPPORTED => {
             if is_route {

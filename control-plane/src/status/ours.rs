@@ -25,7 +25,7 @@ impl Shape {
     /// `None` for kinds into whose status gauze writes nothing.
     pub fn of(kind: ObjectKind) -> Option<Shape> {
         match kind {
-            ObjectKind::HttpRoute | ObjectKind::GrpcRoute => Some(Shape::Parents),
+            ObjectKind::HttpRoute | ObjectKind::GrpcRoute | ObjectKind::TlsRoute => Some(Shape::Parents),
             ObjectKind::TrafficPolicy | ObjectKind::AuthorizationPolicy => Some(Shape::Ancestors),
             ObjectKind::TrafficSplit => Some(Shape::Split),
             _ => None,

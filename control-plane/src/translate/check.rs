@@ -31,6 +31,7 @@ pub fn check(world: &World) -> Vec<Problem> {
             | Object::EndpointSlice(_)
             | Object::HttpRoute(_)
             | Object::GrpcRoute(_)
+            | Object::TlsRoute(_)
             | Object::TrafficSplit(_)
             | Object::TrafficPolicy(_)
             | Object::AuthorizationPolicy(_) => {}

@@ -26,6 +26,7 @@ pub(crate) fn judge(world: &World, object: &Object) -> Vec<Judgement> {
     let mut judged = match object {
         Object::HttpRoute(route) => routes::judge_http(world, route),
         Object::GrpcRoute(route) => routes::judge_grpc(world, route),
+        Object::TlsRoute(route) => routes::judge_tls(world, route),
         Object::TrafficSplit(split) => vec![splits::judge(world, split)],
         Object::TrafficPolicy(policy) => policies::judge(world, policy),
         Object::AuthorizationPolicy(policy) => authorization::judge(world, policy),

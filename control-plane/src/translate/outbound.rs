@@ -35,19 +35,21 @@ fn to_service(
 ) -> Option<Listener> {
     let name = ServicePort::new(namespace_of(&service.metadata), name_of(&service.metadata), port);
     let (service, index, declared) = services::find(world, &name)?;
-    let consumer = routes::is_routed(world, &name, declared, Side::Consumer(viewer));
+    let consumer = routes::attached(world, &name, declared, Side::Consumer(viewer));
     // A route decides alone: without one for opaque connections they go to the Service itself.
-    let routed = consumer || routes::is_routed(world, &name, declared, Side::Producer);
+    let routed = !consumer.is_empty() || !routes::attached(world, &name, declared, Side::Producer).is_empty();
     let split = if routed { None } else { splits::shares(world, service, declared, problems) };
     // A split of some requests is none of bytes that are no requests.
     let split = split.filter(|split| split.requests.is_none());
     let own = || vec![WeightedCluster { cluster: Name::Cluster(name.clone()), weight: 1 }];
     let tcp = split.map_or_else(own, |split| split.shares);
+    let viewer_of_routes = consumer.sees_requests().then(|| viewer.to_owned());
+    let tls = routes::tls::seen_by(world, viewer, &name, declared, problems);
     Some(Listener::Outbound(Outbound {
         origin: services::port_origin(service, index),
         protocol: ports::of_service(world, service, declared),
-        http: HttpTarget::Routes(Name::Routes { service: name, viewer: consumer.then(|| viewer.to_owned()) }),
-        tls: Vec::new(),
+        http: HttpTarget::Routes(Name::Routes { service: name, viewer: viewer_of_routes }),
+        tls,
         tcp,
     }))
 }

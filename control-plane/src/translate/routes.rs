@@ -13,11 +13,12 @@ mod judge; // what becomes of a route at each of its parents
 pub(super) mod matches; // which requests a rule is for
 mod parents; // which Service ports a route is for
 mod targets; // where a rewrite or a redirect leads
+pub(super) mod tls; // TLSRoute
 
 use std::sync::Arc;
 
 use ::http::StatusCode;
-use gauze_crds::{GrpcRoute, HttpRoute, TrafficPolicy};
+use gauze_crds::{GrpcRoute, HttpRoute, TlsRoute, TrafficPolicy};
 use gauze_model::listener::WeightedCluster;
 use gauze_model::name::ServicePort;
 use gauze_model::route::{
@@ -33,7 +34,7 @@ use super::{age, namespace_of, policies, ports, services, splits};
 use crate::problem::Problem;
 use crate::world::World;
 
-pub(super) use judge::{judge_grpc, judge_http};
+pub(super) use judge::{judge_grpc, judge_http, judge_tls};
 
 /// Whose routes: the Service's owner's, or those of the clients in another namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub(super) enum Side<'a> {
 pub(super) struct Attached<'w> {
     pub grpc: Vec<&'w Arc<GrpcRoute>>,
     pub http: Vec<&'w Arc<HttpRoute>>,
+    pub tls: Vec<&'w Arc<TlsRoute>>,
 }
 
 pub(super) fn routes(
@@ -59,16 +61,18 @@ pub(super) fn routes(
     let (service, index, port) = services::find(world, name)?;
     let side = viewer.map_or(Side::Producer, Side::Consumer);
     let attached = attached(world, name, port, side);
-    if attached.is_empty() && side != Side::Producer {
+    if !attached.sees_requests() && side != Side::Producer {
         return None;
     }
     let origin = services::port_origin(service, index);
     let policy = policies::holding(world, service, port);
     shaped_by.extend(policy.filter(|policy| shapes(policy)).map(|policy| policies::origin(policy)));
     let patience = Patience::of_policy(policy.map(|policy| &**policy));
-    let rules = if !attached.is_empty() {
+    let rules = if attached.sees_requests() {
         attached.rules(world, name, &patience, problems)
-    } else if let Some(split) = splits::shares(world, service, port, problems) {
+    } else if attached.is_empty()
+        && let Some(split) = splits::shares(world, service, port, problems)
+    {
         let mut rules = of_split(split, own(name), &patience);
         rules.sort_by_cached_key(|rule| precedence(&rule.matches));
         rules
@@ -83,11 +87,6 @@ pub(super) fn routes(
 /// Whether a policy says something of routes; the rest of it is about clusters.
 fn shapes(policy: &TrafficPolicy) -> bool {
     policy.spec.retry.is_some() || policy.spec.timeouts.is_some()
-}
-
-/// Whether routes decide at this Service port on this side.
-pub(super) fn is_routed(world: &World, name: &ServicePort, port: &core::ServicePort, side: Side<'_>) -> bool {
-    !attached(world, name, port, side).is_empty()
 }
 
 /// The routes of one side at a Service port.
@@ -107,18 +106,27 @@ pub(super) fn attached<'w>(
     };
     let grpc = world.grpc_routes_of(&name.namespace, &name.service);
     let http = world.http_routes_of(&name.namespace, &name.service);
+    let tls = world.tls_routes_of(&name.namespace, &name.service);
     let mut attached = Attached {
         grpc: grpc.filter(|route| attaches(namespace_of(&route.metadata), &route.spec.parent_refs)).collect(),
         http: http.filter(|route| attaches(namespace_of(&route.metadata), &route.spec.parent_refs)).collect(),
+        tls: tls.filter(|route| attaches(namespace_of(&route.metadata), &route.spec.parent_refs)).collect(),
     };
     attached.grpc.sort_by_key(|route| age(&route.metadata));
     attached.http.sort_by_key(|route| age(&route.metadata));
+    attached.tls.sort_by_key(|route| age(&route.metadata));
     attached
 }
 
 impl Attached<'_> {
+    /// Without routes of any kind a TrafficSplit decides.
     pub(super) fn is_empty(&self) -> bool {
-        self.grpc.is_empty() && self.http.is_empty()
+        !self.sees_requests() && self.tls.is_empty()
+    }
+
+    /// Whether there are routes for requests, beside which a TLSRoute does not count.
+    pub(super) fn sees_requests(&self) -> bool {
+        !self.grpc.is_empty() || !self.http.is_empty()
     }
 
     /// All rules in order of precedence; among equals those of the older route, then of the first by name, then the

@@ -35,14 +35,15 @@ pub(super) fn judge(world: &World, split: &TrafficSplit) -> Judgement {
     let mut judgement = Judgement::default();
     let (routed_ports, split_ports): (Vec<_>, Vec<_>) =
         services::tcp_ports(root).map(|(_, port)| port).partition(|port| {
-            routes::is_routed(world, &services::name_of_port(root, port), port, Side::Producer)
+            let name = services::name_of_port(root, port);
+            !routes::attached(world, &name, port, Side::Producer).is_empty()
         });
     for port in &split_ports {
         shares(world, root, port, &mut judgement.problems);
     }
     if !routed_ports.is_empty() {
         let message = format!(
-            "an HTTPRoute or GRPCRoute decides at port {} of Service `{}`; move the weights into its `backendRefs`, or remove it",
+            "an HTTPRoute, GRPCRoute or TLSRoute decides at port {} of Service `{}`; move the weights into its `backendRefs`, or remove it",
             routed_ports.iter().map(|port| port.port.to_string()).collect::<Vec<_>>().join(", "),
             name_of(&root.metadata)
         );

@@ -18,8 +18,9 @@ const HTTP_ROUTE: u8 = 4;
 const GRPC_ROUTE: u8 = 5;
 const AUTHORIZATION: u8 = 7;
 const ROUTE_GROUP: u8 = 9;
+const TLS_ROUTE: u8 = 10;
 /// No object: what Nodes and ServiceCIDRs name.
-const NETWORKS: u8 = 10;
+const NETWORKS: u8 = 11;
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
 const PODS: [&str; 3] = ["p0", "p1", "p2"];
@@ -55,7 +56,7 @@ fn event((kind, number, bits): Step) -> Event {
         return Event::MeshNetworks(named.iter().filter_map(|network| network.parse().ok()).collect());
     }
     // Routes hide splits: they are seldom there.
-    let delete = bits.below(5) < if kind == HTTP_ROUTE || kind == GRPC_ROUTE { 4 } else { 1 };
+    let delete = bits.below(5) < if [HTTP_ROUTE, GRPC_ROUTE, TLS_ROUTE].contains(&kind) { 4 } else { 1 };
     let object = object(kind, number, &mut bits);
     if delete { Event::Delete(object.key()) } else { Event::Apply(object) }
 }
@@ -97,6 +98,14 @@ fn object(kind: u8, number: u8, bits: &mut Bits) -> Object {
         }))),
         HTTP_ROUTE => Object::HttpRoute(typed(route(metadata("route"), bits))),
         GRPC_ROUTE => Object::GrpcRoute(typed(route(metadata("calls"), bits))),
+        TLS_ROUTE => Object::TlsRoute(typed(json!({
+            "metadata": metadata("names"),
+            "spec": {
+                "parentRefs": [{ "group": "", "kind": "Service", "name": bits.one_of(&SERVICES), "namespace": bits.one_of(&NAMESPACES) }],
+                "hostnames": [bits.one_of(&["a.example", "*.example"])],
+                "rules": [{ "backendRefs": [{ "name": bits.one_of(&SERVICES), "namespace": bits.one_of(&NAMESPACES), "port": 80 }] }],
+            },
+        }))),
         6 => Object::TrafficSplit(typed(json!({
             "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit",
             "metadata": metadata(SERVICES[number]),

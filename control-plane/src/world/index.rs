@@ -128,6 +128,11 @@ pub(super) fn mentions(object: &Object) -> Mentions {
             let backends = rules.flat_map(|rule| rule.backend_refs.iter().flatten());
             route_mentions(namespace, &route.spec.parent_refs, backends)
         }
+        Object::TlsRoute(route) => {
+            let rules = route.spec.rules.iter().flatten();
+            let backends = rules.flat_map(|rule| rule.backend_refs.iter().flatten());
+            route_mentions(namespace, &route.spec.parent_refs, backends)
+        }
         Object::TrafficSplit(split) => Mentions {
             parents: [own(first_label(&split.spec.service))].into(),
             backends: split.spec.backends.iter().map(|backend| own(first_label(&backend.service))).collect(),

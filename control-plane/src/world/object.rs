@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use gauze_crds::{AuthorizationPolicy, GrpcRoute, HttpRoute, HttpRouteGroup, TrafficPolicy, TrafficSplit};
+use gauze_crds::{
+    AuthorizationPolicy, GrpcRoute, HttpRoute, HttpRouteGroup, TlsRoute, TrafficPolicy, TrafficSplit,
+};
 use gauze_model::Origin;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -21,6 +23,7 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     HttpRoute(Arc<HttpRoute>),
     GrpcRoute(Arc<GrpcRoute>),
+    TlsRoute(Arc<TlsRoute>),
     TrafficSplit(Arc<TrafficSplit>),
     HttpRouteGroup(Arc<HttpRouteGroup>),
     TrafficPolicy(Arc<TrafficPolicy>),
@@ -39,6 +42,8 @@ pub enum ObjectKind {
     HttpRoute,
     #[serde(rename = "GRPCRoute")]
     GrpcRoute,
+    #[serde(rename = "TLSRoute")]
+    TlsRoute,
     TrafficSplit,
     #[serde(rename = "HTTPRouteGroup")]
     HttpRouteGroup,
@@ -66,6 +71,7 @@ macro_rules! of_any_kind {
             Object::EndpointSlice($inner) => $value,
             Object::HttpRoute($inner) => $value,
             Object::GrpcRoute($inner) => $value,
+            Object::TlsRoute($inner) => $value,
             Object::TrafficSplit($inner) => $value,
             Object::HttpRouteGroup($inner) => $value,
             Object::TrafficPolicy($inner) => $value,
@@ -92,6 +98,7 @@ of_one_kind! {
     as_slice: EndpointSlice,
     as_http_route: HttpRoute,
     as_grpc_route: GrpcRoute,
+    as_tls_route: TlsRoute,
     as_split: TrafficSplit,
     as_route_group: HttpRouteGroup,
     as_policy: TrafficPolicy,
@@ -105,7 +112,7 @@ impl ObjectKey {
 }
 
 impl ObjectKind {
-    pub const ALL: [ObjectKind; 11] = [
+    pub const ALL: [ObjectKind; 12] = [
         ObjectKind::Namespace,
         ObjectKind::ServiceAccount,
         ObjectKind::Pod,
@@ -113,6 +120,7 @@ impl ObjectKind {
         ObjectKind::EndpointSlice,
         ObjectKind::HttpRoute,
         ObjectKind::GrpcRoute,
+        ObjectKind::TlsRoute,
         ObjectKind::TrafficSplit,
         ObjectKind::HttpRouteGroup,
         ObjectKind::TrafficPolicy,
@@ -129,6 +137,7 @@ impl ObjectKind {
             ObjectKind::EndpointSlice => "EndpointSlice",
             ObjectKind::HttpRoute => "HTTPRoute",
             ObjectKind::GrpcRoute => "GRPCRoute",
+            ObjectKind::TlsRoute => "TLSRoute",
             ObjectKind::TrafficSplit => "TrafficSplit",
             ObjectKind::HttpRouteGroup => "HTTPRouteGroup",
             ObjectKind::TrafficPolicy => "TrafficPolicy",
@@ -141,6 +150,7 @@ impl ObjectKind {
         match self {
             ObjectKind::HttpRoute
             | ObjectKind::GrpcRoute
+            | ObjectKind::TlsRoute
             | ObjectKind::TrafficSplit
             | ObjectKind::HttpRouteGroup
             | ObjectKind::TrafficPolicy
@@ -160,7 +170,9 @@ impl ObjectKind {
                 "v1"
             }
             ObjectKind::EndpointSlice => "discovery.k8s.io/v1",
-            ObjectKind::HttpRoute | ObjectKind::GrpcRoute => "gateway.networking.k8s.io/v1",
+            ObjectKind::HttpRoute | ObjectKind::GrpcRoute | ObjectKind::TlsRoute => {
+                "gateway.networking.k8s.io/v1"
+            }
             ObjectKind::TrafficSplit => "split.smi-spec.io/v1alpha4",
             ObjectKind::HttpRouteGroup => "specs.smi-spec.io/v1alpha4",
             ObjectKind::TrafficPolicy | ObjectKind::AuthorizationPolicy => "gauze.dev/v1alpha1",
@@ -193,6 +205,7 @@ impl Object {
             Object::EndpointSlice(_) => ObjectKind::EndpointSlice,
             Object::HttpRoute(_) => ObjectKind::HttpRoute,
             Object::GrpcRoute(_) => ObjectKind::GrpcRoute,
+            Object::TlsRoute(_) => ObjectKind::TlsRoute,
             Object::TrafficSplit(_) => ObjectKind::TrafficSplit,
             Object::HttpRouteGroup(_) => ObjectKind::HttpRouteGroup,
             Object::TrafficPolicy(_) => ObjectKind::TrafficPolicy,

@@ -118,7 +118,11 @@ pub(super) fn reach(world: &World, object: &Object, touched: &mut Touched) {
                 mentions(split).parents.iter().for_each(|root| reach_dialled(world, root, touched));
             }
         }
-        Object::HttpRoute(_) | Object::GrpcRoute(_) | Object::TrafficSplit(_) | Object::TrafficPolicy(_) => {
+        Object::HttpRoute(_)
+        | Object::GrpcRoute(_)
+        | Object::TlsRoute(_)
+        | Object::TrafficSplit(_)
+        | Object::TrafficPolicy(_) => {
             parents.iter().for_each(|service| reach_service(world, service, touched));
         }
     }
@@ -145,7 +149,9 @@ fn reach_service(world: &World, service: &ServiceKey, touched: &mut Touched) {
 /// A Service, and every Service whose routes or split send to it.
 fn reach_backend(world: &World, service: &ServiceKey, touched: &mut Touched) {
     reach_dialled(world, service, touched);
-    for kind in [ObjectKind::HttpRoute, ObjectKind::GrpcRoute, ObjectKind::TrafficSplit] {
+    let senders =
+        [ObjectKind::HttpRoute, ObjectKind::GrpcRoute, ObjectKind::TlsRoute, ObjectKind::TrafficSplit];
+    for kind in senders {
         for object in world.mentioning(&service.0, &service.1, kind) {
             mentions(object).parents.iter().for_each(|parent| reach_dialled(world, parent, touched));
         }

@@ -313,6 +313,9 @@ CALL_DEADLINE 3020 => "UT" 504 grpc 4, "The call took longer than its client all
 APP_REFUSED 3021 => "UR" 503, "The app refused the request before it looked at it",
     "The app of this pod closed the connection, or refused the stream, before it took a byte of the request. The request was not delivered.",
     "Nothing, if the app was ending: the caller's proxy sends the request to another endpoint. If it stays, look at the app's limits on connections and streams.";
+NO_TLS_ROUTE 3030 => "NR" 404, "No TLSRoute is for the server name",
+    "The Service port has TLSRoutes, which decide alone where its TLS connections go, and none of them is for the server name that the ClientHello asks for, or it asks for none. The connection was closed.",
+    "`gauze explain WORKLOAD - https://NAME:PORT --server-name …` shows which route is for which name. Add the name to a route's `hostnames`, or correct what the client asks for.";
 INTERNAL 3099 => "" 500, "The proxy made a mistake",
     "Something happened that the proxy holds impossible.",
     "Please report it with the proxy's log and `gauze version`.";
@@ -351,6 +354,9 @@ HEADER_TIMEOUT 3110 => "" 408, "The request's head did not arrive in time",
 REQUEST_IDLE 3111 => "SI" 408, "The client stopped sending the request's body",
     "No byte of the body came within the stream idle time-out.",
     "Look at the client and the network between.";
+CLIENT_HELLO_UNREADABLE 3120 => "DPE" 400, "The server name of a TLS connection cannot be read",
+    "The Service port has TLSRoutes, and the ClientHello is longer than 64 KiB, ends in the middle, contradicts itself or asks for several names: whom it asks for could be read in two ways. The connection was closed.",
+    "The detail says what is wrong. Look at the client: no TLS library sends this. Where the bytes only look like TLS, declare the port `tcp`.";
 
 // M32: limits.
 TOO_MANY_CONNECTIONS 3201 => "UO" 503, "The backend has too many connections",

@@ -140,7 +140,7 @@ fn targets(view: &View) -> impl Iterator<Item = &ClusterTarget> {
             HttpRoute::Pod(rule) => rule.action.backends().iter().map(|backend| &backend.cluster).collect(),
             HttpRoute::Absent => Vec::new(),
         };
-        http.into_iter().chain(target.tcp.iter().map(|share| &share.cluster)).map(|cluster| &**cluster)
+        http.into_iter().chain(target.opaque_shares().map(|share| &share.cluster)).map(|cluster| &**cluster)
     })
 }
 

@@ -125,3 +125,65 @@ fn the_apps_own_tls_is_told_from_a_peers() {
         assert_eq!(client_first(&mut stream, PATIENCE).await.unwrap(), Speaks::Tls);
     });
 }
+
+/// A ClientHello for `cart.example`, as a client of today sends it.
+fn client_hello() -> Vec<u8> {
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "cart.example".try_into().unwrap();
+    let mut bytes = Vec::new();
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// The only record of some bytes as records of at most so many.
+fn in_records(bytes: &[u8], size: usize) -> Vec<u8> {
+    let records = bytes[5..].chunks(size).flat_map(|part| {
+        let length = u16::try_from(part.len()).unwrap().to_be_bytes();
+        [&[22, 3, 1], &length[..], part].concat()
+    });
+    records.collect()
+}
+
+#[test]
+fn a_server_name_is_found_however_it_is_cut_and_no_byte_is_lost() {
+    Worker::run_test(async |_| {
+        for (what, bytes, at_once) in [
+            ("as it comes", client_hello(), usize::MAX),
+            ("a byte at a time", client_hello(), 1),
+            ("in records of 50 bytes", in_records(&client_hello(), 50), 7),
+        ] {
+            let (mut client, mut stream) = pair().await;
+            let sending = async {
+                for part in bytes.chunks(at_once.min(bytes.len())) {
+                    client.write_all(part).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            };
+            let (found, ()) = tokio::join!(server_name(&mut stream, PATIENCE), sending);
+            assert_eq!(found.unwrap(), Asks::Tls(Some("cart.example".into())), "{what}");
+            let mut heard = vec![0; bytes.len()];
+            stream.read_exact(&mut heard).await.unwrap();
+            assert!(heard == bytes, "{what}");
+        }
+    });
+}
+
+#[test]
+fn a_client_hello_that_stops_is_neither_guessed_nor_waited_for_without_end() {
+    Worker::run_test(async |_| {
+        let (mut client, mut stream) = pair().await;
+        client.write_all(&client_hello()[..100]).await.unwrap();
+        let patience = Patience { head: Duration::from_millis(1), ..PATIENCE };
+        let found = server_name(&mut stream, patience).await;
+        assert_eq!(found.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        client.shutdown().await.unwrap();
+        let found = server_name(&mut stream, PATIENCE).await.unwrap();
+        assert_eq!(found, Asks::Unreadable("it ends in the middle"));
+    });
+}

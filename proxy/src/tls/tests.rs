@@ -339,13 +339,12 @@ fn first_bytes(alpn: &[&str], server_name: ServerName<'static>) -> Vec<u8> {
 #[test]
 fn a_client_hello_tells_the_mesh_from_the_app() {
     let named = || ServerName::try_from("db.example").unwrap();
-    let foreign = |name: Option<&str>| Hello::Foreign { server_name: name.map(str::to_owned) };
     let rows = [
         ("a proxy", first_bytes(&["gauze/tcp"], unnamed()), Hello::Mesh),
         ("a proxy of a later version", first_bytes(&["gauze/h9", "gauze/h2"], unnamed()), Hello::Mesh),
-        ("an app", first_bytes(&["h2", "http/1.1"], named()), foreign(Some("db.example"))),
-        ("an app without protocols", first_bytes(&[], unnamed()), foreign(None)),
-        ("no TLS", b"\x16\x03\x01\x00\x05hello".to_vec(), foreign(None)),
+        ("an app", first_bytes(&["h2", "http/1.1"], named()), Hello::Foreign),
+        ("an app without protocols", first_bytes(&[], unnamed()), Hello::Foreign),
+        ("no TLS", b"\x16\x03\x01\x00\x05hello".to_vec(), Hello::Foreign),
     ];
     for (name, bytes, kind) in rows {
         assert_eq!(hello(&bytes), kind, "{name}");

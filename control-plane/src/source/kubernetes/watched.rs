@@ -17,13 +17,14 @@ pub(super) enum Watched {
 
 impl Watched {
     /// ServiceAccounts mean nothing for configuration: who a pod is stands in the pod.
-    pub(super) const ALL: [Watched; 12] = [
+    pub(super) const ALL: [Watched; 13] = [
         Watched::Object(ObjectKind::Namespace),
         Watched::Object(ObjectKind::Pod),
         Watched::Object(ObjectKind::Service),
         Watched::Object(ObjectKind::EndpointSlice),
         Watched::Object(ObjectKind::HttpRoute),
         Watched::Object(ObjectKind::GrpcRoute),
+        Watched::Object(ObjectKind::TlsRoute),
         Watched::Object(ObjectKind::TrafficSplit),
         Watched::Object(ObjectKind::HttpRouteGroup),
         Watched::Object(ObjectKind::TrafficPolicy),
@@ -45,6 +46,9 @@ impl Watched {
             }
             Watched::Object(ObjectKind::GrpcRoute) => {
                 ("gateway.networking.k8s.io", "grpcroutes", &["v1", "v1alpha2"])
+            }
+            Watched::Object(ObjectKind::TlsRoute) => {
+                ("gateway.networking.k8s.io", "tlsroutes", &["v1", "v1alpha3", "v1alpha2"])
             }
             Watched::Object(ObjectKind::TrafficSplit) => {
                 ("split.smi-spec.io", "trafficsplits", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"])

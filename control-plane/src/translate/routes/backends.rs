@@ -18,6 +18,8 @@ pub(super) struct Rule<'a> {
     /// Of the route.
     pub namespace: &'a str,
     pub origin: &'a Origin,
+    /// What becomes of the share of a backend that cannot be used.
+    pub unusable: &'static str,
 }
 
 /// The backends of a rule.
@@ -68,7 +70,7 @@ fn header_changes(
 /// The cluster of a backend; or why it cannot be used, and a cluster that does not exist in its place.
 fn cluster<F>(rule: &Rule<'_>, reference: &BackendRef<F>, origin: &Origin) -> Result<Name, (Problem, Name)> {
     let problem = |(code, message): (Code, String)| {
-        Problem::new(code, origin.clone(), format!("{message}; its share is answered 500"))
+        Problem::new(code, origin.clone(), format!("{message}; its share is {}", rule.unusable))
     };
     let port = service_port(rule, reference).map_err(|why| (problem(why), nowhere(rule, reference)))?;
     match missing(rule.world, &port) {

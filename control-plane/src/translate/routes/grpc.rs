@@ -58,7 +58,12 @@ pub(super) fn rules(
                 "`sessionPersistence` is not supported yet and has no effect; the rest of the rule has";
             problems.push(Problem::new(Code::UNSUPPORTED_FIELD, at(&origin, "sessionPersistence"), message));
         }
-        let rule = Rule { world, namespace: namespace_of(&route.metadata), origin: &origin };
+        let rule = Rule {
+            world,
+            namespace: namespace_of(&route.metadata),
+            origin: &origin,
+            unusable: "answered 500",
+        };
         let (filters, action) = read_action(&rule, given, problems);
         let rule = |matches| RouteRule {
             origin: origin.clone(),

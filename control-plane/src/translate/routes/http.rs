@@ -36,7 +36,12 @@ pub(super) fn rules(
         let origin = route_origin.at(format!("spec.rules[{index}]"));
         report_unsupported(given, &origin, problems);
         let matches = read_matches(given, &origin, problems);
-        let rule = Rule { world, namespace: namespace_of(&route.metadata), origin: &origin };
+        let rule = Rule {
+            world,
+            namespace: namespace_of(&route.metadata),
+            origin: &origin,
+            unusable: "answered 500",
+        };
         let (filters, action) = read_action(&rule, given, &matches, problems);
         let patience = patience.clone().of_rule(given, &origin, problems);
         rules.extend(matches.into_iter().map(|matches| RouteRule {

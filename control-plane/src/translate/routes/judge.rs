@@ -1,7 +1,7 @@
 //! What becomes of a route at each of its parents.
 
 use gauze_crds::gateway::ParentReference;
-use gauze_crds::{GrpcRoute, HttpRoute};
+use gauze_crds::{GrpcRoute, HttpRoute, TlsRoute};
 use gauze_model::route::{Action, RouteRule};
 use gauze_model::{Code, Origin};
 use k8s_openapi::api::core::v1 as core;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Patience;
 use super::parents::{self, Parent};
-use super::{Side, attached, backends, conflict, grpc, http};
+use super::{Side, attached, backends, conflict, grpc, http, tls};
 use crate::problem::Problem;
 use crate::translate::{Judgement, namespace_of, services};
 use crate::world::World;
@@ -55,6 +55,25 @@ pub(in crate::translate) fn judge_grpc(world: &World, route: &GrpcRoute) -> Vec<
         }
         judgement.problems.extend(unused_hostnames(&spec.hostnames, &spec.parent_refs, &origin));
         refuse_unusable(spec.rules.as_ref().map_or(1, Vec::len), &rules, judgement);
+    })
+}
+
+pub(in crate::translate) fn judge_tls(world: &World, route: &TlsRoute) -> Vec<Judgement> {
+    let (namespace, origin, spec) = (namespace_of(&route.metadata), tls::origin(route), &route.spec);
+    judge(world, &spec.parent_refs, namespace, &origin, |parent, judgement| {
+        let side = side(namespace, parent);
+        let mut rules = Vec::new();
+        for port in &parent.ports {
+            let name = services::name_of_port(parent.service, port);
+            let attached = attached(world, &name, port, side);
+            rules.extend(tls::rules(world, &name, &attached, &mut judgement.problems));
+        }
+        let is_own = |other: &Origin| other.object() == origin.object();
+        judgement.problems.retain(|problem| is_own(&problem.origin));
+        rules.retain(|rule| is_own(&rule.origin));
+        if rules.is_empty() {
+            judgement.refused = judgement.problems.first().cloned();
+        }
     })
 }
 
