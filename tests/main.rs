@@ -25,3 +25,4 @@ mod retrying; // the same request, sent again
 mod routing; // HTTPRoute, GRPCRoute, TrafficPolicy
 mod splits_page; // the examples of docs/splits.md
 mod splitting; // traffic moves by weight
+mod tls_routes; // TLSRoute

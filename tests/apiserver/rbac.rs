@@ -42,12 +42,17 @@ const ALLOWED: [(&str, &str, &str, &str); 16] = [
     ("list watch", "authorizationpolicies.gauze.dev trafficpolicies.gauze.dev", "", ""),
     ("list watch", "trafficsplits.split.smi-spec.io", "", ""),
     ("list watch", "httproutegroups.specs.smi-spec.io", "", ""),
-    ("list watch", "grpcroutes.gateway.networking.k8s.io httproutes.gateway.networking.k8s.io", "", ""),
+    (
+        "list watch",
+        "grpcroutes.gateway.networking.k8s.io httproutes.gateway.networking.k8s.io tlsroutes.gateway.networking.k8s.io",
+        "",
+        "",
+    ),
     ("patch", "authorizationpolicies/status.gauze.dev trafficpolicies/status.gauze.dev", "", ""),
     ("patch", "trafficsplits/status.split.smi-spec.io", "", ""),
     (
         "patch",
-        "grpcroutes/status.gateway.networking.k8s.io httproutes/status.gateway.networking.k8s.io",
+        "grpcroutes/status.gateway.networking.k8s.io httproutes/status.gateway.networking.k8s.io tlsroutes/status.gateway.networking.k8s.io",
         "",
         "",
     ),
@@ -217,7 +222,7 @@ fn on_the_loopback(argument: &str) -> String {
 
 /// Gateway API's kinds as the API server knows them, without their fields.
 fn gateway_kinds() -> String {
-    let kinds = [("HTTPRoute", "httproutes"), ("GRPCRoute", "grpcroutes")];
+    let kinds = [("HTTPRoute", "httproutes"), ("GRPCRoute", "grpcroutes"), ("TLSRoute", "tlsroutes")];
     let definitions = kinds.map(|(kind, plural)| {
         json!({
             "apiVersion": "apiextensions.k8s.io/v1",
@@ -252,6 +257,7 @@ fn one_of_each_kind() -> String {
     [
         object("gateway.networking.k8s.io/v1", "HTTPRoute", parent),
         object("gateway.networking.k8s.io/v1", "GRPCRoute", parent),
+        object("gateway.networking.k8s.io/v1", "TLSRoute", parent),
         object("gauze.dev/v1alpha1", "TrafficPolicy", &format!("{target}, connectTimeout: 2s")),
         object("gauze.dev/v1alpha1", "AuthorizationPolicy", target),
         object(

@@ -38,7 +38,7 @@ WRONG_TYPE 1003, "A field has a value of the wrong type",
     "The schema of the kind asks for another type there, for example a number in place of a string.",
     "Correct the value at the path in the message; a number that is meant as a string needs quotes.";
 UNKNOWN_KIND 1004, "The kind or its version is not read",
-    "What is read: Service, EndpointSlice, Pod, ServiceAccount, Namespace, HTTPRoute, GRPCRoute, TrafficSplit, HTTPRouteGroup and the kinds of gauze.dev. This object is none of them, or of a version that is not served.",
+    "What is read: Service, EndpointSlice, Pod, ServiceAccount, Namespace, HTTPRoute, GRPCRoute, TLSRoute, TrafficSplit, HTTPRouteGroup and the kinds of gauze.dev. This object is none of them, or of a version that is not served.",
     "Correct `apiVersion` and `kind`, or keep the object out of the directory.";
 MISSING_FIELD 1005, "A required field is missing",
     "The kind cannot be understood without this field.",
@@ -438,14 +438,14 @@ SERVICE_TYPE_UNSUPPORTED 5005, "The Service is of a type that leads outside the 
     "A Service of type ExternalName is only a name in DNS: it has no address and no endpoints in the cluster.",
     "Use a Service with a selector, or with EndpointSlices of its own.";
 OVERRIDDEN 5006, "A route overrides the split",
-    "The Service port has an HTTPRoute or GRPCRoute, which decides alone. The TrafficSplit has no effect there.",
+    "The Service port has an HTTPRoute, GRPCRoute or TLSRoute, which decides alone. The TrafficSplit has no effect there.",
     "Move the weights into the route's `backendRefs`, or remove the route.";
 CONFLICT 5007, "An older object of the same kind counts instead",
-    "Two objects claim the same Service port where only one can count: the oldest, then the first by name.",
+    "Two objects claim the same Service port (TLSRoutes: the same server name there) where only one can count: the oldest, then the first by name. Beside HTTPRoutes and GRPCRoutes no TLSRoute counts.",
     "Remove one of the two, or attach it elsewhere.";
 PROTOCOL_CONFLICT 5008, "The port does not carry what the route matches",
-    "The port is declared opaque or TLS (`appProtocol`, its name, or the list of opaque ports), so its requests cannot be seen.",
-    "Declare the port as `http`, `kubernetes.io/h2c` or `grpc`, or remove the route.";
+    "The port is declared opaque or TLS (`appProtocol`, its name, or the list of opaque ports), so its requests cannot be seen; or, for a TLSRoute, it is declared to speak something else than TLS, so nobody looks for a server name.",
+    "Declare the port as `http`, `kubernetes.io/h2c` or `grpc` (for a TLSRoute as `tls`, or not at all), or remove the route.";
 BACKEND_MISSING 5101, "The backend does not exist",
     "The reference names a Service that does not exist. In a route its share of the requests is answered with 500; in a TrafficSplit it goes to the others.",
     "Correct the name and namespace, or create the Service.";

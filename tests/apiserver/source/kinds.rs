@@ -73,6 +73,7 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
         ("gateway.networking.k8s.io", "v1", "HTTPRoute"),
         // Only an older version is installed.
         ("gateway.networking.k8s.io", "v1alpha2", "GRPCRoute"),
+        ("gateway.networking.k8s.io", "v1alpha3", "TLSRoute"),
     ] {
         server.apply(&definition(group, version, kind).to_string()).await;
     }
@@ -96,6 +97,7 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
         ),
         ("gateway.networking.k8s.io/v1", "HTTPRoute", "{rules: [{matches: everything}]}"),
         ("gateway.networking.k8s.io/v1alpha2", "GRPCRoute", "{parentRefs: [{port: http}]}"),
+        ("gateway.networking.k8s.io/v1alpha3", "TLSRoute", "{hostnames: cart.example}"),
     ] {
         let object = format!(
             "{{apiVersion: {version}, kind: {kind}, metadata: {{name: bad, namespace: {shop}}}, spec: {spec}}}"
@@ -127,6 +129,7 @@ async fn custom_kinds_come_and_go_and_a_malformed_object_of_any_kind_costs_only_
         format!("AuthorizationPolicy/{shop}/bad spec.rules[0].from[0].ipBlocks M1002"),
         format!("HTTPRoute/{shop}/bad spec.rules[0].matches M1003"),
         format!("GRPCRoute/{shop}/bad spec.parentRefs[0].port M1003"),
+        format!("TLSRoute/{shop}/bad spec.hostnames M1003"),
         format!("Pod/{shop}/cart-0 {mtls}"),
         format!("Service/{shop}/cart {mtsl}"),
         format!("Namespace//{shop} {mtsl}"),
