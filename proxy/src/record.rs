@@ -24,11 +24,11 @@ pub struct Record {
     pub source: SocketAddr,
     /// The address that was dialled.
     pub destination: SocketAddr,
+    /// What the app's own TLS asks for, where somebody looked.
+    pub server_name: Option<Box<str>>,
     /// The address that we dialled.
     pub endpoint: Option<SocketAddr>,
     pub status: Option<StatusCode>,
-    /// That a TLS connection asks for, where somebody looked.
-    pub server_name: Option<Box<str>>,
     /// From headers or trailers of a gRPC response.
     pub grpc_status: Option<u8>,
     /// Why the proxy refused or failed.

@@ -111,8 +111,9 @@ pub(super) fn value<'r>(field: &Field, record: &'r Record, ended: Ended) -> Valu
         | Field::ResponseDuration
         | Field::SendingDuration
         | Field::Route => Value::known(record.kept(), |kept| of_kept(field, kept, ended.after)),
-        // The server name is not read yet; the rest was filled in when the log began.
-        Field::ServerName | Field::Hostname | Field::Environment(_) | Field::Unknown => Value::Unknown,
+        Field::ServerName => Value::text(record.server_name.as_deref().unwrap_or_default()),
+        // These were filled in when the log began.
+        Field::Hostname | Field::Environment(_) | Field::Unknown => Value::Unknown,
     }
 }
 
