@@ -157,7 +157,7 @@ async fn asks_for(
     speaks: Speaks,
 ) -> io::Result<Asks> {
     let proxy = &from.worker.proxy;
-    let is_told = target.protocol == PortProtocol::Detect && proxy.access_log.is_on();
+    let is_told = target.protocol == PortProtocol::Detect && proxy.access_log.wanted().is_some();
     let is_tls = matches!(speaks, Speaks::Tls | Speaks::Mesh);
     match is_tls && (is_told || !target.tls.is_empty()) {
         true => detect::server_name(stream, Patience::of(proxy)).await,
