@@ -8,6 +8,7 @@ mod authorization; // who may do what
 mod bad_objects; // what cannot be said of our kinds
 mod bench; // gauze beside its peers: that it can be measured
 mod cli; // what `gauze` answers
+mod clients; // programs that others wrote, on both sides of the sidecars
 mod cluster; // a whole cluster with really injected pods
 mod configuration; // how it reaches a proxy, and what it never disturbs
 mod demo; // a new user's first minute
