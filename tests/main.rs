@@ -21,6 +21,7 @@ mod mtls; // who may speak to whom, and that nobody else can listen
 mod netns; // pods as network namespaces, with real redirect rules
 mod packaging; // images and chart say the same everywhere
 mod promises; // docs/promises.md names tests that exist
+mod protocols; // every edge of HTTP through two sidecars
 mod resilience; // what a misbehaving upstream costs, and what it does not
 mod retrying; // the same request, sent again
 mod routing; // HTTPRoute, GRPCRoute, TrafficPolicy

@@ -83,6 +83,8 @@ pub enum Malformed {
     CodingRepeated,
     /// RFC 9112, 6.1: Transfer-Encoding in HTTP/1.0.
     CodingInHttp10,
+    /// RFC 9110, 9.3.6: CONNECT with a body, which some would read as the first bytes of its tunnel.
+    ConnectBody,
     /// RFC 9112, 7.1: not a size in hexadecimal, or one that is out of range.
     ChunkSize,
     /// RFC 9112, 7.1.1: more bytes of chunk extensions than any honest sender needs, or invalid ones.
@@ -120,7 +122,8 @@ impl Malformed {
             | Malformed::LengthRepeated
             | Malformed::LengthBesideCoding
             | Malformed::CodingRepeated
-            | Malformed::CodingInHttp10 => Code::AMBIGUOUS_LENGTH,
+            | Malformed::CodingInHttp10
+            | Malformed::ConnectBody => Code::AMBIGUOUS_LENGTH,
             Malformed::CodingUnknown => Code::TRANSFER_CODING_UNKNOWN,
             Malformed::ChunkSize | Malformed::ChunkExtension | Malformed::ChunkEnd | Malformed::Trailer => {
                 Code::BAD_BODY
@@ -154,6 +157,7 @@ impl fmt::Display for Malformed {
             Malformed::CodingUnknown => "a transfer coding other than `chunked`",
             Malformed::CodingRepeated => "Transfer-Encoding is not `chunked` exactly once",
             Malformed::CodingInHttp10 => "Transfer-Encoding in HTTP/1.0",
+            Malformed::ConnectBody => "CONNECT has a body",
             Malformed::ChunkSize => "a chunk's size is not a hexadecimal number, or out of range",
             Malformed::ChunkExtension => "a chunk's extension is invalid or too long",
             Malformed::ChunkEnd => "a chunk does not end where its size says",

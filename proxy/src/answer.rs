@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use crate::balance::InFlight;
 use crate::body::{Body, BodyError};
 use crate::connect::StreamHeld;
+use crate::h1::server::Payload;
 use crate::headers::GAUZE_NOT_DELIVERED;
 use crate::metrics::RetryReason;
 use crate::record::Record;
@@ -27,9 +28,17 @@ use crate::retry::deadline::Deadline;
 use crate::retry::replay::Replay;
 use crate::sending::{Progress, Sending, payload};
 use crate::target::{EndpointTarget, Permit};
+use crate::upgrade::{Leaving, Tunnel};
 
-/// The response body that goes back.
-pub(crate) struct Answer {
+/// What goes back behind the head of a response.
+pub(crate) enum Answer {
+    Body(Watched),
+    /// No HTTP; `None` when somebody has taken it to carry it.
+    Tunnel(Option<Box<Tunnel>>),
+}
+
+/// A body on its way back.
+pub(crate) struct Watched {
     body: Body,
     record: Record,
     reader: Reader,
@@ -55,6 +64,8 @@ pub(crate) struct Exchange {
     progress: Rc<Progress>,
     idle_limit: Duration,
     deadline: Option<Deadline>,
+    /// That it asks to leave HTTP.
+    leaving: Option<Box<Leaving>>,
 }
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -75,13 +86,19 @@ struct Idle {
 impl Exchange {
     pub(crate) fn new(record: Record, reader: Reader, idle_limit: Duration) -> Exchange {
         let progress = Rc::default();
-        Exchange { record, reader, is_for_peer: false, progress, idle_limit, deadline: None }
+        Exchange { record, reader, is_for_peer: false, progress, idle_limit, deadline: None, leaving: None }
     }
 
     /// The client is the proxy of a peer, if `is_peer`.
     #[must_use]
     pub(crate) fn for_peer(self, is_peer: bool) -> Exchange {
         Exchange { is_for_peer: is_peer, ..self }
+    }
+
+    /// The request asks to leave HTTP, if there is `leaving`.
+    #[must_use]
+    pub(crate) fn leaving(self, leaving: Option<Box<Leaving>>) -> Exchange {
+        Exchange { leaving, ..self }
     }
 
     /// What is told of the request.
@@ -127,7 +144,8 @@ impl Exchange {
     /// The request, to be sent.
     pub(crate) fn sending(&mut self, head: Parts, body: Replay) -> Sending {
         self.record.goes_on(&head.headers);
-        Sending::new(head, body, Rc::clone(&self.progress))
+        let way = self.leaving.as_ref().map(|leaving| leaving.way.clone());
+        Sending::new(head, body, way, Rc::clone(&self.progress))
     }
 
     /// Whether the client reads the status of gRPC.
@@ -207,9 +225,16 @@ impl Exchange {
         if self.reader == Reader::Grpc {
             self.record.grpc_status = grpc_status(response.headers());
         }
-        let Exchange { record, reader, progress, idle_limit, deadline, .. } = self;
-        let idle = Idle { limit: idle_limit, deadline, timer: None, seen: 0 };
-        response.map(|body| Answer { body, record, reader, progress, idle, _held: held })
+        let Exchange { record, reader, progress, idle_limit, deadline, leaving, .. } = self;
+        response.map(|body| match (body, leaving) {
+            (Body::Tunnel(server), Some(leaving)) => {
+                Answer::Tunnel(Some(Box::new(Tunnel::new(leaving, server, record, held))))
+            }
+            (body, _) => {
+                let idle = Idle { limit: idle_limit, deadline, timer: None, seen: 0 };
+                Answer::Body(Watched { body, record, reader, progress, idle, _held: held })
+            }
+        })
     }
 
     fn refused(&self, refusal: &Refusal) -> Response<Body> {
@@ -221,7 +246,7 @@ impl Exchange {
     }
 }
 
-impl Answer {
+impl Watched {
     /// The time is over: the stream to the endpoint ends here. A gRPC client is told by trailers.
     fn end_late(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         let had_ended = http_body::Body::is_end_stream(&self.body);
@@ -270,6 +295,44 @@ impl http_body::Body for Answer {
     type Error = BodyError;
 
     fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Answer::Body(body) => Pin::new(body).poll_frame(cx),
+            Answer::Tunnel(_) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Answer::Body(body) => body.is_end_stream(),
+            Answer::Tunnel(_) => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Answer::Body(body) => body.size_hint(),
+            Answer::Tunnel(_) => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Payload for Answer {
+    fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        match self {
+            Answer::Body(_) => None,
+            Answer::Tunnel(tunnel) => tunnel.take(),
+        }
+    }
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -301,7 +364,7 @@ impl http_body::Body for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for Watched {
     fn drop(&mut self) {
         self.record.received = self.progress.moved();
     }

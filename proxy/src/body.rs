@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use crate::h1;
+use crate::upgrade::Opened;
 
 /// The body of a request or response, as it comes from a connection or from ourselves.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub enum Body {
     Http2(hyper::body::Incoming),
     /// What was looked at already, and what follows it.
     Ahead(Box<(Frame<Bytes>, Body)>),
+    /// None: what follows the head is not HTTP.
+    Tunnel(Box<Opened>),
 }
 
 /// Why a body ended before its end.
@@ -69,7 +72,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
         match body {
-            Body::Empty => Poll::Ready(None),
+            Body::Empty | Body::Tunnel(_) => Poll::Ready(None),
             Body::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *body = Body::Empty;
@@ -95,7 +98,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Body::Empty => true,
+            Body::Empty | Body::Tunnel(_) => true,
             Body::Full(bytes) => bytes.is_empty(),
             Body::Http1(incoming) => incoming.is_end_stream(),
             Body::Http2(incoming) => http_body::Body::is_end_stream(incoming),
@@ -105,7 +108,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Body::Empty => SizeHint::with_exact(0),
+            Body::Empty | Body::Tunnel(_) => SizeHint::with_exact(0),
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Http1(incoming) => incoming.size_hint(),
             Body::Http2(incoming) => http_body::Body::size_hint(incoming),

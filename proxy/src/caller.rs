@@ -22,12 +22,13 @@ use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Protocol};
 use crate::record::Record;
 use crate::refusal::{Reader, Refusal};
 use crate::target::{EndpointTarget, OutboundTarget};
+use crate::upgrade::Leaving;
 use crate::worker::Worker;
 
 /// Either end that sends us requests.
 pub(crate) enum Caller {
     App(FromApp),
-    Peer(Box<FromPeer>),
+    Peer(Rc<FromPeer>),
 }
 
 /// A connection of our app.
@@ -121,12 +122,14 @@ impl FromApp {
 
     /// What is told of a request that begins.
     pub(crate) fn exchange(&self, head: &Parts) -> Exchange {
-        let (worker, reader) = (&self.worker, Reader::of(&head.headers));
+        let worker = &self.worker;
+        let leaving = Leaving::of(head, worker, None);
+        let reader = reader_of(head, leaving.as_deref());
         let edge = Arc::clone(&worker.nowhere);
         let protocol = protocol_of(head.version, reader);
         let log = &worker.proxy.access_log;
         let record = Record::request(log, edge, protocol, self.source, self.destination, head);
-        Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout)
+        Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout).leaving(leaving)
     }
 }
 
@@ -175,11 +178,11 @@ impl FromPeer {
         self.judge(None).allowed()
     }
 
-    /// Completes when a connection that is not HTTP may not stay.
-    pub(crate) async fn expelled(&self) -> Judged {
+    /// Completes when a connection that is not HTTP, or is no more since this request, may not stay.
+    pub(crate) async fn expelled(&self, http: Option<Http<'_>>) -> Judged {
         let mut changes = self.worker.proxy.config.changes();
         loop {
-            let judged = self.judge(None);
+            let judged = self.judge(http);
             if judged.allowed().is_err() {
                 return judged;
             }
@@ -210,15 +213,17 @@ impl FromPeer {
     }
 
     /// What is told of a request that begins, and the version to speak to the app: what the caller's app spoke.
-    pub(crate) fn exchange(&self, head: &Parts) -> (Exchange, Version) {
-        let (worker, reader) = (&self.worker, Reader::of(&head.headers));
+    pub(crate) fn exchange(self: &Rc<Self>, head: &Parts) -> (Exchange, Version) {
+        let worker = &self.worker;
+        let leaving = Leaving::of(head, worker, Some(self));
+        let reader = reader_of(head, leaving.as_deref());
         let (edge, version) = self.introduction(&head.headers);
         let version = version.unwrap_or(head.version);
         let protocol = protocol_of(version, reader);
         let log = &worker.proxy.access_log;
         let record = Record::request(log, edge, protocol, self.source, self.destination, head);
         let exchange = Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout);
-        (exchange.for_peer(matches!(self.who, Who::Peer(_))), version)
+        (exchange.for_peer(matches!(self.who, Who::Peer(_))).leaving(leaving), version)
     }
 
     /// Where the request counts, and what the caller's app spoke: believed only over mesh TLS.
@@ -238,6 +243,11 @@ impl FromPeer {
         *introduced = Some(Introduced { value: value.clone(), edge: Arc::clone(&edge), version });
         (edge, version)
     }
+}
+
+/// A status of gRPC comes with a 200, which to a CONNECT would say that its tunnel is open.
+fn reader_of(head: &Parts, leaving: Option<&Leaving>) -> Reader {
+    if leaving.is_some() { Reader::Http } else { Reader::of(&head.headers) }
 }
 
 fn protocol_of(version: Version, reader: Reader) -> Protocol {

@@ -33,6 +33,7 @@ use crate::serve::framing_limits;
 use crate::stream::Stream;
 use crate::target::{ClusterLive, EndpointTarget, Limited, Peer, Permit};
 use crate::tls::Alpn;
+use crate::upgrade::{self, ExtendedConnect};
 use crate::worker::Worker;
 
 mod failure; // why a request got no response
@@ -63,6 +64,7 @@ struct Http2 {
     streams: Cell<usize>,
     /// What the peer permits at once (SETTINGS_MAX_CONCURRENT_STREAMS).
     streams_max: Rc<Cell<usize>>,
+    extended_connect: Rc<ExtendedConnect>,
     idle_since: Cell<Instant>,
     /// Before the earlier of the two leaves expires.
     retire_at: Option<Instant>,
@@ -202,9 +204,16 @@ impl Pool {
         let mut was_dismissed = false;
         loop {
             let (stream, is_reused) = self.stream(worker, to).await?;
+            if sending.is_extended_connect() && !stream.0.extended_connect.is_offered().await {
+                return Err(Refusal::new(Code::NO_EXTENDED_CONNECT, to.peer.address.to_string()));
+            }
             let mut sender = stream.0.sender.clone();
             let mut failed = match sender.try_send_request(sending.begin_http2()).await {
-                Ok(response) => return Ok((response.map(Body::from), stream)),
+                Ok(response) => {
+                    let way = sending.way.as_ref();
+                    let response = upgrade::response_of_http2(way, response, to.peer.address).await?;
+                    return Ok((response, stream));
+                }
                 Err(failed) => failed,
             };
             let unsent = failed.take_message();
@@ -283,6 +292,9 @@ impl Pool {
         to: &Arc<EndpointTarget>,
         sending: &mut Sending,
     ) -> Result<Response<Body>, Refusal> {
+        if sending.is_extended_connect() {
+            return Err(Refusal::new(Code::NO_EXTENDED_CONNECT, to.peer.address.to_string()));
+        }
         loop {
             let idle = self.idle();
             let is_reused = idle.is_some();
@@ -290,8 +302,8 @@ impl Pool {
                 Some(connection) => connection,
                 None => self.open_http1(worker, to).await?,
             };
-            let (head, body) = sending.begin();
-            let failed = match connection.send_parts(head, body).await {
+            let (head, body, way) = sending.begin();
+            let failed = match connection.send_parts(head, body, way).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
@@ -390,10 +402,15 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
     let (sender, mut connection) = opened.map_err(|error| broken(to, code_of(&error), &error))?;
     let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
     let told = Rc::clone(&streams_max);
+    let extended_connect = Rc::new(ExtendedConnect::new(to.terms.connect_timeout));
+    let offered = Rc::clone(&extended_connect);
     tokio::task::spawn_local(async move {
         let ended = poll_fn(|cx| {
             let ended = Pin::new(&mut connection).poll(cx);
             told.set(connection.current_max_send_streams());
+            if !offered.is_known() && connection.is_extended_connect_protocol_enabled() {
+                offered.told();
+            }
             ended
         });
         if let Err(error) = ended.await {
@@ -401,7 +418,8 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
         }
         drop(counted);
     });
-    Ok(Http2 { sender, streams: Cell::new(0), streams_max, idle_since: Cell::new(Instant::now()), retire_at })
+    let (streams, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
+    Ok(Http2 { sender, streams, streams_max, extended_connect, idle_since, retire_at })
 }
 
 /// When we send no more requests on a mesh connection: what is in flight then must end before the

@@ -191,7 +191,7 @@ async fn inbound(from: FromPeer, mut stream: Stream, counted: Counted) -> Result
     }
 
     let held = (counted, from.worker.proxy.metrics.accepted(Direction::Inbound, Security::Plain));
-    let from = Box::new(from);
+    let from = Rc::new(from);
     match speaks {
         // Refused, where plaintext is refused, by an answer that says so.
         Speaks::Http1 => holding(held, serve::http1(Caller::Peer(from), stream)),
@@ -250,7 +250,7 @@ async fn inbound_mesh(from: FromPeer, stream: Stream, counted: Counted) -> Resul
     let stream = accepted.map_err(|error| Refusal::new(error.peer_code(), error.to_string()))?;
     let mesh = stream.mesh().ok_or_else(|| Refusal::new(Code::INTERNAL, "mesh TLS without an identity"))?;
     let alpn = mesh.alpn;
-    let from = Box::new(from.proved(mesh.peer.clone()));
+    let from = Rc::new(from.proved(mesh.peer.clone()));
     let held = (counted, proxy.metrics.accepted(Direction::Inbound, Security::Mutual));
     match alpn {
         Alpn::Http2 => holding(held, serve::http2(Caller::Peer(from), stream)),

@@ -3,7 +3,7 @@
 //! The decision for a codec of our own, with its numbers, is in `docs/decisions/001-http1-codec.md`.
 //! One request is in flight per connection. Everything of a connection runs on one worker, so it
 //! and the body that reads from it share an `Rc`. No buffer is held while a connection is idle.
-//! Not here: hop-by-hop headers (`headers.rs`), pools (`connect.rs`), Upgrade and CONNECT.
+//! Not here: hop-by-hop headers (`headers.rs`), pools (`connect.rs`), what becomes of a connection that has left HTTP (`upgrade.rs`).
 
 pub mod client;
 mod outgoing; // a message on its way out

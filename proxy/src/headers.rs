@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Response, Uri, Version};
+use http::{Response, StatusCode, Uri, Version};
 
 use crate::record::REQUEST_ID;
 use crate::refusal::Refusal;
@@ -64,9 +64,13 @@ pub(crate) fn arrive(
 }
 
 /// Makes the response of an endpoint one that goes back to the client. What a peer's proxy says of
-/// itself stays; apps and hosts outside the mesh have nothing to say in its name.
+/// itself stays; apps and hosts outside the mesh have nothing to say in its name. The name of a protocol that
+/// begins now goes all the way.
 pub(crate) fn go_back<B>(response: &mut Response<B>, is_from_mesh: bool) {
+    let begins = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = if begins { response.headers_mut().remove(UPGRADE) } else { None };
     strip_hop_by_hop(response.headers_mut());
+    response.headers_mut().extend(protocol.map(|protocol| (UPGRADE, protocol)));
     response.headers_mut().remove(GAUZE_NOT_DELIVERED);
     if !is_from_mesh {
         strip_ours(response.headers_mut());
@@ -111,6 +115,17 @@ fn keep_only_trailers_of_te(headers: &mut HeaderMap) {
     } else {
         headers.remove(TE);
     }
+}
+
+/// Whether one of the members of a list field is this one.
+pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, member: &[u8]) -> bool {
+    headers.get_all(name).iter().flat_map(members).any(|listed| listed.eq_ignore_ascii_case(member))
+}
+
+/// The members of a line of a list field (RFC 9110, 5.6.1).
+pub(crate) fn members(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let members = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    members.filter(|member| !member.is_empty())
 }
 
 /// Removes what only a proxy may say, from an app or from outside.
@@ -166,11 +181,8 @@ pub(crate) fn set_target(head: &mut Parts, authority: Option<Authority>, path: O
 /// Holds an HTTP/2 request to what our HTTP/1 codec sees to by itself.
 ///
 /// # Errors
-/// It exceeds a limit, or asks for a tunnel.
+/// It exceeds a limit.
 pub(crate) fn within_limits(head: &Parts, limits: &LimitSettings) -> Result<(), Refusal> {
-    if head.method == Method::CONNECT {
-        return Err(Refusal::new(Code::METHOD_NOT_SUPPORTED, ""));
-    }
     let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
     if path > limits.uri_bytes_max {
         return Err(Refusal::new(Code::URI_TOO_LONG, format!("more than {} bytes", limits.uri_bytes_max)));

@@ -1,9 +1,11 @@
 //! THE REQUEST PATH. `outbound` carries what our app sends, `inbound` what comes to our app; each reads
 //! top to bottom as the life of one request. A phase is a line; a failure is one [`Refusal`]. Whatever
-//! happens, the [`Record`] tells metrics and access log when the response has ended.
+//! happens, the [`Record`] tells metrics and access log when the response has ended. A request that leaves HTTP
+//! (`upgrade`) takes the same path, and the record tells it when its tunnel has ended.
 //!
 //! What needs bytes, sockets or pools lies below (`connect`, `answer`); what needs none is `gauze_model`'s.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use gauze_model::Code;
@@ -64,7 +66,7 @@ async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &
 }
 
 /// Carries one request that comes to our app, from a peer or from outside the mesh.
-pub(crate) async fn inbound(request: Request<Body>, from: &FromPeer) -> Response<Answer> {
+pub(crate) async fn inbound(request: Request<Body>, from: &Rc<FromPeer>) -> Response<Answer> {
     let (head, body) = request.into_parts();
     let (mut exchange, version) = from.exchange(&head);
     let carried = carry_inbound(head, body, version, from, &mut exchange).await;
@@ -122,7 +124,8 @@ fn change_request(head: &mut Parts, rule: &RouteRule, backend: &Backend<Arc<Clus
     // The control plane refuses rewrites that yield no path or host; should one slip through, the rest holds.
     let path = path.and_then(|path| PathAndQuery::try_from(path).ok());
     let host = rewrite.host.as_deref().and_then(|host| Authority::try_from(host).ok());
-    if path.is_some() || host.is_some() {
+    let names_a_resource = head.uri.path_and_query().is_some(); // all but CONNECT do
+    if names_a_resource && (path.is_some() || host.is_some()) {
         headers::set_target(head, host, path);
     }
     rule.filters.request_headers.apply(&mut head.headers);

@@ -25,6 +25,7 @@ pub mod refusal; // a failure made by the proxy
 mod retry; // the same request, sent again
 mod sending; // a request on its way out
 pub mod target; // what the data path reads
+pub mod upgrade; // requests that leave HTTP
 
 pub mod body; // what flows: one enum for all message bodies
 pub mod h1; // HTTP/1.x on the wire

@@ -112,7 +112,7 @@ async fn try_once(
     exchange.goes_to(endpoint);
     introduce(sending, endpoint, worker);
     exchange.tell_deadline(per_try, &mut sending.head.headers);
-    let wire = wire(sending.head.version, endpoint, worker.proxy.settings.limits.http1_carrier);
+    let wire = wire(sending, endpoint, worker.proxy.settings.limits.http1_carrier);
     let looks_ahead = exchange.is_grpc() && !rule.retry.on.grpc.is_empty();
     let sent = async {
         let (mut response, stream) = connect::send(worker, endpoint, wire, sending).await?;
@@ -145,11 +145,13 @@ fn introduce(sending: &mut Sending, endpoint: &EndpointTarget, worker: &Worker) 
     }
 }
 
-/// What is spoken to an endpoint: what the app spoke, except that between sidecars HTTP/1 rides on HTTP/2.
-fn wire(version: Version, endpoint: &EndpointTarget, carrier: Carrier) -> Wire {
+/// What is spoken to an endpoint: what the app spoke, except that between sidecars HTTP/1 rides on HTTP/2, unless it
+/// asks to leave HTTP.
+fn wire(sending: &Sending, endpoint: &EndpointTarget, carrier: Carrier) -> Wire {
     let is_meshed = endpoint.peer.identity().is_some();
-    match version {
+    match sending.head.version {
         Version::HTTP_2 => Wire::Http2,
+        _ if sending.way.is_some() => Wire::Http1,
         _ if is_meshed && carrier == Carrier::H2 => Wire::Http2,
         _ => Wire::Http1,
     }

@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use crate::body::BodyError;
 use crate::headers::GAUZE_PEER;
 use crate::retry::replay::{Replay, TryBody};
+use crate::upgrade::Way;
 
 /// A request that goes out once, or more often.
 pub(crate) struct Sending {
@@ -22,6 +23,8 @@ pub(crate) struct Sending {
     progress: Rc<Progress>,
     /// Whether the current try has a connection, and anything may have been sent on it.
     has_begun: bool,
+    /// How it asks to leave HTTP.
+    pub(crate) way: Option<Way>,
 }
 
 /// The body that one try sends.
@@ -49,13 +52,18 @@ impl Progress {
 }
 
 impl Sending {
-    pub(crate) fn new(head: Parts, body: Replay, progress: Rc<Progress>) -> Sending {
-        Sending { head, body, progress, has_begun: false }
+    pub(crate) fn new(head: Parts, body: Replay, way: Option<Way>, progress: Rc<Progress>) -> Sending {
+        Sending { head, body, progress, has_begun: false, way }
     }
 
     /// Whether it can be sent from its start now.
     pub(crate) fn can_begin(&self) -> bool {
         self.body.can_begin()
+    }
+
+    /// Whether it asks for another protocol on a stream of HTTP/2 (RFC 8441).
+    pub(crate) fn is_extended_connect(&self) -> bool {
+        matches!(self.way, Some(Way::Connect(Some(_))))
     }
 
     /// The response is passed on: no try follows.
@@ -76,10 +84,10 @@ impl Sending {
         }
     }
 
-    /// For HTTP/1, which writes the head from where it stands: the head, and the body from its start.
-    pub(crate) fn begin(&mut self) -> (&mut Parts, Outgoing) {
+    /// For HTTP/1, which writes the head from where it stands: the head, the body from its start, and how to leave.
+    pub(crate) fn begin(&mut self) -> (&mut Parts, Outgoing, Option<&Way>) {
         let body = self.begin_body();
-        (&mut self.head, body)
+        (&mut self.head, body, self.way.as_ref())
     }
 
     /// For HTTP/2, which takes the head away: a copy of it if another try may follow.
@@ -95,6 +103,9 @@ impl Sending {
         } else {
             request.uri_mut().clone_from(uri);
             request.headers_mut().clone_from(headers);
+        }
+        if let Some(Way::Connect(Some(protocol))) = &self.way {
+            request.extensions_mut().insert(protocol.clone());
         }
         request
     }
@@ -159,6 +170,6 @@ impl Sending {
     /// A request that nobody watches.
     pub(crate) fn of(request: Request<Body>, body: impl FnOnce(Body) -> Replay) -> Sending {
         let (head, of_request) = request.into_parts();
-        Sending::new(head, body(of_request), Rc::default())
+        Sending::new(head, body(of_request), None, Rc::default())
     }
 }

@@ -23,9 +23,10 @@ use crate::caller::Caller;
 use crate::connect::{self, CONNECTION_WINDOW, LocalTasks, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW};
 use crate::drain::Stage;
 use crate::h1;
-use crate::h1::server::Closing;
+use crate::h1::server::{Closing, Payload};
 use crate::settings::LimitSettings;
 use crate::stream::Stream as Connection;
+use crate::upgrade;
 use crate::worker::Worker;
 
 /// Rapid reset (CVE-2023-44487): streams that a client outside the mesh may open and reset before we have
@@ -67,10 +68,17 @@ pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> 
     let caller = Rc::new(caller);
     let asked = Rc::new(Asked::default());
     let used = Rc::clone(&asked);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let caller = Rc::clone(&caller);
         asked.note();
-        async move { Ok::<_, Infallible>(caller.carry(request.map(Body::from)).await) }
+        async move {
+            let client = upgrade::client_of_http2(&mut request);
+            let mut response = caller.carry(request.map(Body::from)).await;
+            if let (Some(client), Some(tunnel)) = (client, response.body_mut().take_tunnel()) {
+                tokio::task::spawn_local(tunnel.carry_http2(client));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let served = tokio::select! {
@@ -93,7 +101,8 @@ fn http2_builder(limits: &LimitSettings, streams_max: u32, is_mesh: bool) -> htt
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(if is_mesh { streams_max as usize } else { RESETS_PENDING_MAX })
         .max_local_error_reset_streams(RESETS_LOCAL_MAX)
-        .auto_date_header(false);
+        .auto_date_header(false)
+        .enable_connect_protocol();
     if is_mesh {
         builder.keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
     }

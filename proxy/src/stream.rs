@@ -1,4 +1,4 @@
-//! One connection: plain TCP or mesh TLS, from either side.
+//! One connection: plain TCP or mesh TLS, from either side; or a stream of HTTP/2 that has left HTTP.
 //!
 //! Concrete and flat: the request path never sees a boxed stream. Protocol detection reads first and
 //! puts the bytes back, since `peek` spins while a partial preface lies unread.
@@ -12,6 +12,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use gauze_model::SpiffeId;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
@@ -30,6 +32,8 @@ enum Io {
     Plain(TcpStream),
     Server(Box<Tls<server::TlsStream<Plain>>>),
     Client(Box<Tls<client::TlsStream<Plain>>>),
+    /// A stream of an HTTP/2 connection, behind a CONNECT.
+    Http2(Box<TokioIo<Upgraded>>),
 }
 
 /// A stream below TLS: the socket, and what was read of it before it was known to be TLS.
@@ -78,7 +82,7 @@ impl Stream {
     /// What the handshake proved; `None` on a plain connection.
     pub fn mesh(&self) -> Option<&Mesh> {
         match &self.io {
-            Io::Plain(_) => None,
+            Io::Plain(_) | Io::Http2(_) => None,
             Io::Server(tls) => Some(&tls.mesh),
             Io::Client(tls) => Some(&tls.mesh),
         }
@@ -104,7 +108,7 @@ impl Stream {
 
     /// Waits until a read will not block: bytes, an end, or an error. No buffer is needed to wait.
     ///
-    /// It may be wrong on a plain connection (readiness is a hint), so the read may still be pending.
+    /// It may be wrong on a plain connection (readiness is a hint) and on HTTP/2, so the read may still be pending.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.replay.is_empty() {
             return Poll::Ready(Ok(()));
@@ -113,6 +117,7 @@ impl Stream {
             Io::Plain(tcp) => tcp.poll_read_ready(cx),
             Io::Server(tls) => Pin::new(&mut tls.stream).poll_fill_buf(cx).map_ok(|_| ()),
             Io::Client(tls) => Pin::new(&mut tls.stream).poll_fill_buf(cx).map_ok(|_| ()),
+            Io::Http2(_) => Poll::Ready(Ok(())), // only a read can tell
         }
     }
 
@@ -140,12 +145,17 @@ impl Stream {
         Stream { replay: Bytes::new(), io, local: ends.local, remote: ends.remote }
     }
 
+    /// What a CONNECT opened; the addresses are those of its client or server.
+    pub(crate) fn over_http2(upgraded: Upgraded, local: SocketAddr, remote: SocketAddr) -> Stream {
+        Stream { replay: Bytes::new(), io: Io::Http2(Box::new(TokioIo::new(upgraded))), local, remote }
+    }
+
     /// Takes a plain connection apart, to put TLS over it; `None` if there is TLS already.
     pub(crate) fn into_plain(self) -> Option<(Plain, Ends)> {
         let ends = Ends { local: self.local, remote: self.remote };
         match self.io {
             Io::Plain(tcp) => Some((Plain { replay: self.replay, tcp }, ends)),
-            Io::Server(_) | Io::Client(_) => None,
+            Io::Server(_) | Io::Client(_) | Io::Http2(_) => None,
         }
     }
 }
@@ -170,6 +180,7 @@ macro_rules! below {
             Io::Plain(tcp) => Pin::new(tcp).$method($($argument),*),
             Io::Server(tls) => Pin::new(&mut tls.stream).$method($($argument),*),
             Io::Client(tls) => Pin::new(&mut tls.stream).$method($($argument),*),
+            Io::Http2(stream) => Pin::new(&mut **stream).$method($($argument),*),
         }
     };
 }
@@ -202,7 +213,7 @@ impl AsyncWrite for Stream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true // TcpStream and tokio-rustls both are
+        true // TcpStream and tokio-rustls both are; HTTP/2 takes the first slice
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -116,7 +116,7 @@ pub(crate) async fn inbound(
     let (mut client, mut server) = (client, upstream.stream);
     tokio::select! {
         () = carry(&from.worker.proxy, &mut client, &mut server, &mut record) => Ok(()),
-        judged = from.expelled() => judged.tell(&from.told(None), &mut record),
+        judged = from.expelled(None) => judged.tell(&from.told(None), &mut record),
     }
 }
 
@@ -255,7 +255,7 @@ pub(crate) async fn open_to(worker: &Worker, to: Arc<EndpointTarget>) -> Result<
 
 /// Carries bytes both ways until both sides have ended, or one of them failed, or nothing moved for too long; at the
 /// end of the proxy that is soon.
-async fn carry(proxy: &Proxy, client: &mut Stream, server: &mut Stream, record: &mut Record) {
+pub(crate) async fn carry(proxy: &Proxy, client: &mut Stream, server: &mut Stream, record: &mut Record) {
     let mut there = Half::default();
     let mut back = Half::default();
     let mut idle = Idle::new(proxy.settings.limits.tcp_idle_timeout);
@@ -264,6 +264,7 @@ async fn carry(proxy: &Proxy, client: &mut Stream, server: &mut Stream, record: 
     let ended = poll_fn(|cx| {
         let there_done = there.poll(client, server, cx)?;
         let back_done = back.poll(server, client, cx)?;
+        (record.received, record.sent) = (there.moved, back.moved);
         if there_done.is_ready() && back_done.is_ready() {
             return Poll::Ready(Ok(()));
         }
@@ -276,7 +277,6 @@ async fn carry(proxy: &Proxy, client: &mut Stream, server: &mut Stream, record: 
         idle.poll(there.moved + back.moved, cx).map(Err)
     });
     let ended: io::Result<()> = ended.await;
-    (record.received, record.sent) = (there.moved, back.moved);
     match ended {
         Ok(()) => {}
         Err(_) if proxy.drain.stage() == Stage::Ending => {}

@@ -313,6 +313,9 @@ CALL_DEADLINE 3020 => "UT" 504 grpc 4, "The call took longer than its client all
 APP_REFUSED 3021 => "UR" 503, "The app refused the request before it looked at it",
     "The app of this pod closed the connection, or refused the stream, before it took a byte of the request. The request was not delivered.",
     "Nothing, if the app was ending: the caller's proxy sends the request to another endpoint. If it stays, look at the app's limits on connections and streams.";
+NO_EXTENDED_CONNECT 3022 => "UPE" 501, "The endpoint does not open tunnels over HTTP/2",
+    "The client asks by extended CONNECT (RFC 8441, WebSocket over HTTP/2), and the endpoint does not offer that in its SETTINGS, or speaks HTTP/1.",
+    "Let the app offer it (SETTINGS_ENABLE_CONNECT_PROTOCOL), or let the client use WebSocket over HTTP/1.1.";
 NO_TLS_ROUTE 3030 => "NR" 404, "No TLSRoute is for the server name",
     "The Service port has TLSRoutes, which decide alone where its TLS connections go, and none of them is for the server name that the ClientHello asks for, or it asks for none. The connection was closed.",
     "`gauze explain WORKLOAD - https://NAME:PORT --server-name …` shows which route is for which name. Add the name to a route's `hostnames`, or correct what the client asks for.";
@@ -345,9 +348,6 @@ TRANSFER_CODING_UNKNOWN 3107 => "DPE" 501, "The request has an unknown transfer 
 VERSION_NOT_SUPPORTED 3108 => "DPE" 505, "The request's HTTP version is not supported",
     "HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken.",
     "Correct the client. HTTP/2 in plaintext must begin with its connection preface.";
-METHOD_NOT_SUPPORTED 3109 => "DPE" 501, "The request's method is not supported by the proxy",
-    "CONNECT asks for a tunnel, which this version of the proxy does not open.",
-    "Dial the destination itself: the mesh carries any TCP connection.";
 HEADER_TIMEOUT 3110 => "" 408, "The request's head did not arrive in time",
     "The client began a request and did not finish its head within the header time-out.",
     "Look at the client and the network between; an attack with slow clients looks the same.";

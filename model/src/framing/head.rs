@@ -80,6 +80,9 @@ pub fn request_head(head: Bytes, limits: &Limits) -> Result<RequestHead, Malform
     let headers = header_map(parsed.headers, &head)?;
     check_host(&uri, &headers, version)?;
     let body = declared_framing(&headers, version)?.unwrap_or(BodyFraming::Empty);
+    if method == Method::CONNECT && !matches!(body, BodyFraming::Empty | BodyFraming::Length(0)) {
+        return Err(Malformed::ConnectBody);
+    }
     Ok(RequestHead {
         expects_continue: expects_continue(&headers, version, body),
         persistent: persistent(&headers, version),

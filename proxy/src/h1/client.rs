@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use gauze_model::Code;
-use gauze_model::framing::{HeadScan, Limits, Malformed, ResponseHead, response_head, write_request_head};
-use http::header::{CONTENT_LENGTH, EXPECT, HOST};
+use gauze_model::framing::{
+    BodyFraming, HeadScan, Limits, Malformed, ResponseHead, response_head, write_request_head,
+};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
 use tokio::time::{Sleep, sleep};
 
@@ -24,6 +26,7 @@ use super::wire::Wire;
 use super::{Incoming, ReadError};
 use crate::body::{Body, BodyError};
 use crate::stream::Stream;
+use crate::upgrade::{Opened, Way};
 
 /// How long a request that expects `100 Continue` waits for it (RFC 9110, 10.1.1: not for ever).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
@@ -60,7 +63,7 @@ pub enum SendErrorKind {
     Closed,
     #[error("the response is malformed: {0}")]
     Malformed(#[from] Malformed),
-    #[error("the server changed the protocol unasked")]
+    #[error("the server changed the protocol unasked, or to one that was not offered")]
     Upgraded,
     #[error("more than {INTERIM_MAX} interim responses")]
     Interim,
@@ -115,11 +118,11 @@ impl Connection {
         B::Error: Into<BodyError>,
     {
         let (mut head, body) = request.into_parts();
-        self.send_parts(&mut head, body)
+        self.send_parts(&mut head, body, None)
     }
 
     /// As [`send`](Connection::send), of a head that is wanted again if the request is: only the fields
-    /// of framing and `Host` are made those of HTTP/1 in it.
+    /// of framing and `Host` are made those of HTTP/1 in it. It may ask to leave HTTP by a `way`.
     ///
     /// # Errors
     /// There is no response; the connection is closed.
@@ -127,15 +130,17 @@ impl Connection {
         self,
         head: &mut request::Parts,
         body: B,
+        way: Option<&Way>,
     ) -> impl Future<Output = Result<Response<Body>, SendError>> + use<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<BodyError>,
     {
         // Made outside the future, which would keep the room of the request.
-        let mut upload = Upload::new(head, body);
+        let mut upload = Upload::new(head, body, way);
         async move {
             match read_response(&self.wire, &mut upload).await {
+                Ok(head) if head.body == BodyFraming::Tunnel => self.opened(head, upload),
                 Ok(head) => Ok(self.response(head, upload)),
                 Err(kind) => Err(SendError { not_delivered: upload.outgoing.written == 0, kind }),
             }
@@ -150,11 +155,17 @@ impl Connection {
         if !head.persistent || !upload.is_done() {
             self.home = None;
         }
-        let mut response = Response::new(self.body(&head, upload));
-        *response.status_mut() = head.status;
-        *response.version_mut() = head.version;
-        *response.headers_mut() = head.headers;
-        response
+        let body = self.body(&head, upload);
+        with_body(head, body)
+    }
+
+    /// The server has left HTTP: the connection is nobody's but the request's.
+    fn opened<B>(self, head: ResponseHead, upload: Upload<B>) -> Result<Response<Body>, SendError> {
+        drop(upload);
+        let Connection { wire, _guard: guard, .. } = self;
+        let closed = || SendError { not_delivered: false, kind: SendErrorKind::Closed };
+        let stream = Wire::into_stream(wire).ok_or_else(closed)?;
+        Ok(with_body(head, Body::Tunnel(Box::new(Opened::new(stream, Some(guard))))))
     }
 
     /// What is here already is handed out whole, and the connection is free at once.
@@ -189,9 +200,18 @@ impl Connection {
     }
 }
 
+fn with_body(head: ResponseHead, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.version_mut() = head.version;
+    *response.headers_mut() = head.headers;
+    response
+}
+
 /// A request on its way out.
 struct Upload<B> {
     method: Method,
+    way: Option<Way>,
     outgoing: Outgoing<B>,
     /// The body waits for `100 Continue`, at most so long.
     wait: Option<Pin<Box<Sleep>>>,
@@ -210,16 +230,22 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    fn new(parts: &mut request::Parts, body: B) -> Upload<B> {
+    fn new(parts: &mut request::Parts, body: B, way: Option<&Way>) -> Upload<B> {
         let framing = framing_of_request(parts, &body);
-        settle(&mut parts.headers, framing, None);
+        let offer = way.and_then(Way::offer);
+        settle(&mut parts.headers, framing, offer.map(|_| "upgrade"));
+        parts.headers.extend(offer.map(|offer| (UPGRADE, offer.clone())));
         set_host(&parts.uri, &mut parts.headers);
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let target = match parts.uri.authority() {
+            Some(authority) if parts.method == Method::CONNECT => authority.as_str(),
+            _ => parts.uri.path_and_query().map_or("/", |target| target.as_str()),
+        };
         let mut head = BytesMut::new();
         write_request_head(&mut head, &parts.method, target, &parts.headers);
         let waits = parts.headers.contains_key(EXPECT) && framing != Framing::Nothing;
         Upload {
             method: parts.method.clone(),
+            way: way.cloned(),
             outgoing: Outgoing::new(head, framing, body),
             wait: waits.then(|| Box::pin(sleep(CONTINUE_WAIT))),
             state: Uploading::Going,
@@ -255,6 +281,28 @@ where
             self.wait = None;
         }
         self.outgoing.poll(wire, cx)
+    }
+
+    /// The server leaves HTTP, if that was asked of it. What follows begins where the request has ended (RFC 9110, 7.8).
+    async fn switched(
+        &mut self,
+        head: ResponseHead,
+        wire: &RefCell<Wire>,
+    ) -> Result<ResponseHead, SendErrorKind> {
+        if !self.way.as_ref().is_some_and(|way| way.is_taken_up(head.status, &head.headers)) {
+            return Err(SendErrorKind::Upgraded);
+        }
+        self.wait = None;
+        poll_fn(|cx| {
+            self.drive(wire, cx)?;
+            match &mut self.state {
+                Uploading::Done => Poll::Ready(Ok(())),
+                Uploading::Failed(error) => Poll::Ready(Err(take(error).into())),
+                Uploading::Going => Poll::Pending,
+            }
+        })
+        .await
+        .map(|()| head)
     }
 
     /// Goes on while the response is read by somebody else; ends with either.
@@ -298,7 +346,7 @@ where
         .await?;
         let head = response_head(bytes, &limits, &upload.method)?;
         match head.status {
-            StatusCode::SWITCHING_PROTOCOLS => return Err(SendErrorKind::Upgraded),
+            _ if head.body == BodyFraming::Tunnel => return upload.switched(head, wire).await,
             StatusCode::CONTINUE => upload.wait = None,
             status if status.is_informational() => {}
             _ => return Ok(head),
@@ -315,6 +363,7 @@ fn take(error: &mut io::Error) -> io::Error {
 fn framing_of_request<B: http_body::Body>(parts: &request::Parts, body: &B) -> Framing {
     let could_have = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
     match framing_of(&parts.headers, body) {
+        _ if parts.method == Method::CONNECT => Framing::Nothing,
         Framing::Length(0) if !could_have && !parts.headers.contains_key(CONTENT_LENGTH) => Framing::Nothing,
         framing => framing,
     }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use gauze_model::Code;
 use gauze_model::framing::{HeadScan, Limits, RequestHead, request_head, write_response_head};
-use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, response};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
@@ -24,8 +24,10 @@ use super::watch::{Alarm, Watch};
 use super::wire::{Broken, Wire};
 use super::{Incoming, ReadError};
 use crate::body::{Body, BodyError};
+use crate::headers::lists;
 use crate::refusal::Refusal;
 use crate::stream::Stream;
+use crate::upgrade::Tunnel;
 
 /// Safe limits of a connection from an app or a peer.
 #[derive(Clone, Debug)]
@@ -82,6 +84,16 @@ pub enum ServeError {
     ResponseLength,
 }
 
+/// A response's body; or none, since the client is to leave HTTP.
+pub trait Payload: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Unpin {
+    /// What follows the head and is not HTTP, if the response says so (101, or 2xx to CONNECT).
+    fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        None
+    }
+}
+
+impl Payload for Body {}
+
 /// How soon a connection is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Closing {
@@ -98,16 +110,12 @@ pub enum Closing {
 ///
 /// # Errors
 /// The connection broke, a request was refused here, or a response could not be sent whole.
-pub fn serve<B>(
+pub fn serve<B: Payload>(
     stream: Stream,
     settings: Rc<Settings>,
     closing: impl futures_util::Stream<Item = Closing>,
     handler: impl AsyncFn(Request<Body>) -> Response<B>,
-) -> impl Future<Output = Result<(), ServeError>>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-    B::Error: Into<BodyError>,
-{
+) -> impl Future<Output = Result<(), ServeError>> {
     // Made outside the future, which would keep the room of its arguments.
     let mut connection = Connection {
         wire: Rc::new(RefCell::new(Wire::new(stream, settings.limits))),
@@ -128,6 +136,7 @@ where
             match Box::pin(connection.carry(head, &handler)).await {
                 Ok(After::NextRequest) => {}
                 Ok(After::Close) => return Box::pin(connection.close()).await,
+                Ok(After::Leave(tunnel)) => return Box::pin(connection.leave(tunnel)).await,
                 Err(ServeError::Refused(refusal)) => return Box::pin(connection.refuse(refusal)).await,
                 Err(error) => return Err(error),
             }
@@ -145,15 +154,17 @@ struct Connection<S> {
 }
 
 /// What follows an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
     NextRequest,
     Close,
+    /// No more HTTP.
+    Leave(Box<Tunnel>),
 }
 
 /// What a response needs to know of its request.
 struct Asked {
     is_head: bool,
+    is_connect: bool,
     version: Version,
     persistent: bool,
 }
@@ -185,34 +196,26 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
     }
 
     fn read_head(&self, bytes: Bytes) -> Result<RequestHead, ServeError> {
-        let head = request_head(bytes, &self.settings.limits)
-            .map_err(|problem| unreadable(ReadError::Malformed(problem)))?;
-        if head.method == Method::CONNECT || leaves_http(&head.headers) {
-            let detail = "neither CONNECT nor Upgrade is carried yet";
-            return Err(ServeError::Refused(Refusal::new(Code::METHOD_NOT_SUPPORTED, detail)));
-        }
-        Ok(head)
+        request_head(bytes, &self.settings.limits)
+            .map_err(|problem| unreadable(ReadError::Malformed(problem)))
     }
 
     /// One request and its response, from one head to the next.
-    async fn carry<B>(
+    async fn carry<B: Payload>(
         &mut self,
         head: RequestHead,
         handler: &impl AsyncFn(Request<Body>) -> Response<B>,
-    ) -> Result<After, ServeError>
-    where
-        B: http_body::Body<Data = Bytes> + Unpin,
-        B::Error: Into<BodyError>,
-    {
+    ) -> Result<After, ServeError> {
         let asked = Asked {
             is_head: head.method == Method::HEAD,
+            is_connect: head.method == Method::CONNECT,
             version: head.version,
             persistent: head.persistent,
         };
         let request = self.request(head);
         let mut watch = Watch::new(self.settings.half_closed_timeout);
 
-        let response = {
+        let mut response = {
             // In a scope of its own: its room is used again for the response.
             let mut answer = pin!(handler(request));
             poll_fn(|cx| match answer.as_mut().poll(cx) {
@@ -222,15 +225,20 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
             .await?
         };
 
+        if let Some(tunnel) = response.body_mut().take_tunnel() {
+            let mut outgoing = last_head(response.into_parts().0);
+            self.send(&mut outgoing, &mut watch).await?;
+            return Ok(After::Leave(tunnel));
+        }
         let closing = poll_fn(|cx| Poll::Ready(hear(&mut self.closing, self.orders.as_mut(), cx))).await;
-        let (mut outgoing, after) = self.response(response, &asked, closing.is_some());
+        let (mut outgoing, closes) = self.response(response, &asked, closing.is_some());
         let sent = self.send(&mut outgoing, &mut watch).await;
         if sent.is_err() && outgoing.ends_with_the_connection() {
             self.wire.borrow().stream.reset_on_drop();
         }
         sent?;
 
-        if after == After::Close || !self.finish_request().await {
+        if closes || !self.finish_request().await {
             return Ok(After::Close);
         }
         Ok(After::NextRequest)
@@ -275,7 +283,8 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
         request
     }
 
-    fn response<B>(&self, response: Response<B>, asked: &Asked, is_last: bool) -> (Outgoing<B>, After)
+    /// The response on its way, and whether the connection ends with it.
+    fn response<B>(&self, response: Response<B>, asked: &Asked, is_last: bool) -> (Outgoing<B>, bool)
     where
         B: http_body::Body<Data = Bytes> + Unpin,
         B::Error: Into<BodyError>,
@@ -284,16 +293,14 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
         let framing = framing_of_response(parts.status, &parts.headers, asked, &body);
         // A client that was never told to continue may send its body or not: what follows cannot be read.
         let in_doubt = self.wire.borrow().owes_continue();
+        // A client whose CONNECT was refused may have sent what was for the tunnel.
+        let in_doubt = in_doubt || asked.is_connect;
         let last = !asked.persistent || is_last || in_doubt || framing == Framing::UntilClose;
-        let after = if last || lists(&parts.headers, &CONNECTION, b"close") {
-            After::Close
-        } else {
-            After::NextRequest
-        };
-        let connection = match after {
-            After::Close => Some("close"),
-            After::NextRequest if asked.version == Version::HTTP_10 => Some("keep-alive"),
-            After::NextRequest => None,
+        let closes = last || lists(&parts.headers, &CONNECTION, b"close");
+        let connection = match asked.version {
+            _ if closes => Some("close"),
+            Version::HTTP_10 => Some("keep-alive"),
+            _ => None,
         };
         settle(&mut parts.headers, framing, connection);
         if parts.status == StatusCode::NO_CONTENT {
@@ -301,7 +308,7 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
         }
         let mut head = BytesMut::new();
         write_response_head(&mut head, Version::HTTP_11, parts.status, &parts.headers);
-        (Outgoing::new(head, framing, body), after)
+        (Outgoing::new(head, framing, body), closes)
     }
 
     /// Lets the rest of the request's body pass: read by whoever still forwards it, else dropped here
@@ -346,6 +353,14 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
         .await?;
         self.close().await?;
         Err(ServeError::Refused(refusal))
+    }
+
+    /// Joins the client with what it has asked for, until that ends.
+    async fn leave(self, tunnel: Box<Tunnel>) -> Result<(), ServeError> {
+        let Connection { wire, .. } = self;
+        let client = Wire::into_stream(wire).ok_or(ServeError::Abandoned)?;
+        tunnel.carry(client).await;
+        Ok(())
     }
 
     /// Nothing is under way: says that there will be no more, if anybody still hears it.
@@ -412,19 +427,14 @@ fn too_late() -> ServeError {
     ServeError::Refused(Refusal::new(Code::HEADER_TIMEOUT, "the request's head did not arrive in time"))
 }
 
-/// Whether the client asks for another protocol. `h2c` is passed over, as every server may (RFC 9113, 3.1):
-/// clients that offer it go on with HTTP/1.1.
-fn leaves_http(headers: &HeaderMap) -> bool {
-    lists(headers, &CONNECTION, b"upgrade")
-        && headers.contains_key(UPGRADE)
-        && !lists(headers, &UPGRADE, b"h2c")
-}
-
-/// Whether one of the members of a list field is this one.
-fn lists(headers: &HeaderMap, name: &HeaderName, member: &[u8]) -> bool {
-    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let mut members = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    members.any(|listed| listed.eq_ignore_ascii_case(member))
+/// The head behind which no HTTP follows.
+fn last_head(mut parts: response::Parts) -> Outgoing<Body> {
+    let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    settle(&mut parts.headers, Framing::Nothing, switches.then_some("upgrade"));
+    parts.headers.remove(CONTENT_LENGTH);
+    let mut head = BytesMut::new();
+    write_response_head(&mut head, Version::HTTP_11, parts.status, &parts.headers);
+    Outgoing::new(head, Framing::Nothing, Body::Empty)
 }
 
 /// RFC 9112, 6.3, seen from the sender.

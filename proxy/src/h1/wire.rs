@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -69,6 +70,16 @@ struct Chunks {
 impl Wire {
     pub(super) fn new(stream: Stream, limits: Limits) -> Wire {
         Wire { stream, buffer: BytesMut::new(), limits, body: Reading::Ended, promise: &[], other: None }
+    }
+
+    /// What is left when no more HTTP follows: the connection, with what was read and not used back in front. `None`
+    /// if somebody else still reads from it.
+    pub(super) fn into_stream(wire: Rc<RefCell<Wire>>) -> Option<Stream> {
+        let Wire { mut stream, buffer, .. } = Rc::try_unwrap(wire).ok()?.into_inner();
+        if !buffer.is_empty() {
+            stream.put_back(buffer.freeze());
+        }
+        Some(stream)
     }
 
     /// Reads the next head, up to its empty line; `None` if the connection ended before its first byte.

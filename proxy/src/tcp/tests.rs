@@ -105,7 +105,7 @@ fn a_connection_that_does_not_come_about_goes_to_another_endpoint() {
         let somebody = listener.local_addr().unwrap();
         let target = target_of(Cluster::default(), &[nobody().await, somebody, nobody().await]);
         for _ in 0..8 {
-            let opened = open(&worker, &target, Blame::Endpoint).await;
+            let opened = open(&worker, &target, &target.tcp, Blame::Endpoint).await;
             assert_eq!(opened.map(|upstream| upstream.to.peer.address), Ok(somebody));
         }
     });
@@ -118,7 +118,7 @@ fn a_connection_that_nobody_asked_for_yet_is_tried_once() {
         let target = target_of(Cluster::default(), &[nobody().await, listener.local_addr().unwrap()]);
         let mut failures = Vec::new();
         for _ in 0..64 {
-            failures.extend(open(&worker, &target, Blame::Nobody).await.err().map(|refusal| refusal.code));
+            failures.extend(open(&worker, &target, &target.tcp, Blame::Nobody).await.err().map(|refusal| refusal.code));
         }
         // Balanced by latency: the one that cannot be connected to is not blamed, and drawn again and again.
         assert!(

@@ -94,6 +94,16 @@ fn requests_that_could_be_read_in_two_ways_are_refused() {
             with("Transfer-Encoding: chunked").replace("1.1", "1.0"),
             Malformed::CodingInHttp10,
         ),
+        (
+            "CONNECT with a length",
+            "CONNECT cart:80 HTTP/1.1\r\nHost: cart:80\r\nContent-Length: 1\r\n\r\n".into(),
+            Malformed::ConnectBody,
+        ),
+        (
+            "CONNECT in chunks",
+            "CONNECT cart:80 HTTP/1.1\r\nHost: cart:80\r\nTransfer-Encoding: chunked\r\n\r\n".into(),
+            Malformed::ConnectBody,
+        ),
         ("no Host", "GET / HTTP/1.1\r\n\r\n".into(), Malformed::HostMissing),
         ("two hosts", with("Host: cart"), Malformed::HostRepeated),
         ("two hosts in HTTP/1.0", with("Host: b").replace("1.1", "1.0"), Malformed::HostRepeated),
