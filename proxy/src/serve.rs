@@ -12,12 +12,14 @@ use std::time::Instant;
 
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use gauze_model::framing;
+use http::Method;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Notify;
 
+use crate::answer::Answer;
 use crate::body::Body;
 use crate::caller::Caller;
 use crate::connect::{self, CONNECTION_WINDOW, LocalTasks, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW};
@@ -72,12 +74,14 @@ pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> 
         let caller = Rc::clone(&caller);
         asked.note();
         async move {
+            let is_head = request.method() == Method::HEAD;
             let client = upgrade::client_of_http2(&mut request);
             let mut response = caller.carry(request.map(Body::from)).await;
             if let (Some(client), Some(tunnel)) = (client, response.body_mut().take_tunnel()) {
                 tokio::task::spawn_local(tunnel.carry_http2(client));
             }
-            Ok::<_, Infallible>(response)
+            // hyper would send the body of our own answers, which breaks the stream for the client.
+            Ok::<_, Infallible>(if is_head { response.map(Answer::without_body) } else { response })
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use serde_json::json;
+
 use super::{Between, access_line, distributed, run};
 use crate::harness::App;
 
@@ -198,7 +200,7 @@ async fn trailers_come_to_curl_after_the_body() {
     let sent = "five!";
     for (way, address) in between.ways() {
         for version in ["--http1.1", "--http2-prior-knowledge"] {
-            let url = format!("http://{address}/trailers");
+            let url = format!("http://{address}/trailers/1");
             let headers = ["-H", "te: trailers", "-H", "connection: te"];
             let arguments = ["--silent", "--show-error", "--noproxy", "*", "--include", version, "-d", sent];
             let answer = run(&curl, &[&arguments[..], &headers, &[&url]].concat()).await.well();
@@ -215,18 +217,45 @@ async fn metrics_and_access_log_of_both_sidecars_tell_of_curls_version_and_bytes
     let app = App::start("app").await;
     let between = Between::start(app.address, "http", 80).await;
     let url = format!("http://{}/echo", between.dial());
-    for (version, protocol) in
-        [("--http1.0", "http/1.0"), ("--http1.1", "http/1.1"), ("--http2-prior-knowledge", "http/2")]
-    {
-        let arguments = ["--silent", "--show-error", "--noproxy", "*", version, "-d", "seventeen letters"];
-        assert_eq!(run(&curl, &[&arguments[..], &[&url]].concat()).await.well(), "seventeen letters");
-        for sidecar in [&between.web, &between.store] {
-            let line = access_line(sidecar, protocol, |line| line["protocol"] == protocol).await;
-            let told = ["method", "path", "status", "received", "sent", "tls"].map(|key| line[key].clone());
-            assert_eq!(serde_json::json!(told), serde_json::json!(["POST", "/echo", 200, 17, 17, "mutual"]), "{line}");
-            let label = format!("protocol=\"{protocol}\"");
-            sidecar.counts("gauze_requests_total", &[&label, "code=\"200\"", "error=\"\""], 1.0).await;
-            sidecar.counts("gauze_bytes_received_total", &[&label], 17.0).await;
+    for (version, protocols) in [
+        // Between the sidecars HTTP/1.0 has become HTTP/1.1.
+        ("--http1.0", ["http/1.0", "http/1.1"]),
+        ("--http1.1", ["http/1.1", "http/1.1"]),
+        ("--http2-prior-knowledge", ["http/2", "http/2"]),
+    ] {
+        let sent = format!("seventeen letters and {version}");
+        let arguments = ["--silent", "--show-error", "--noproxy", "*", version, "-d", &sent];
+        assert_eq!(run(&curl, &[&arguments[..], &[&url]].concat()).await.well(), sent);
+        for (sidecar, protocol) in [&between.web, &between.store].into_iter().zip(protocols) {
+            let line = access_line(sidecar, version, |line| line["received"] == sent.len()).await;
+            let told = ["protocol", "method", "path", "status", "sent", "tls"].map(|key| line[key].clone());
+            assert_eq!(json!(told), json!([protocol, "POST", "/echo", 200, sent.len(), "mutual"]));
+        }
+    }
+    for (sidecar, protocol, requests, bytes) in [
+        (&between.web, "http/1.0", 1.0, 31.0),
+        (&between.web, "http/2", 1.0, 45.0),
+        (&between.store, "http/1.1", 2.0, 31.0 + 31.0),
+        (&between.store, "http/2", 1.0, 45.0),
+    ] {
+        let labels = [&format!("protocol=\"{protocol}\""), "tls=\"mutual\"", "error=\"\""];
+        sidecar.counts("gauze_requests_total", &labels, requests).await;
+        sidecar.counts("gauze_bytes_received_total", &labels[..2], bytes).await;
+        sidecar.counts("gauze_bytes_sent_total", &labels[..2], bytes).await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_the_proxy_refuses_is_answered_without_a_body() {
+    let Some(curl) = distributed("curl", "curl") else { return };
+    let app = App::start("app").await;
+    let between = Between::start(app.address, "http", 80).await;
+    for (way, address) in between.ways() {
+        for (version, told) in [("--http1.1", "1.1 414 0"), ("--http2-prior-knowledge", "2 414 0")] {
+            let url = format!("http://{address}/{}", "long/".repeat(4_000));
+            let arguments = ["--silent", "--noproxy", "*", "--head", "-o", "/dev/null", version];
+            let tell = ["-w", "%{http_version} %{response_code} %{size_download}", &url];
+            assert_eq!(run(&curl, &[&arguments[..], &tell].concat()).await.well(), told, "{way}");
         }
     }
 }

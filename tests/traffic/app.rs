@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
@@ -178,6 +178,9 @@ async fn answer(request: Request<Incoming>, name: &str, books: &Mutex<Books>) ->
     if let Some(status) = status {
         *response.status_mut() = status;
     }
+    if received.method == http::Method::HEAD {
+        response = without_body(response);
+    }
     response.headers_mut().insert("x-app", HeaderValue::from_str(name).expect("a plain name"));
     books.lock().expect(OPEN).received.entry(id).or_default().push(received);
     response
@@ -219,6 +222,14 @@ fn with_trailers(body: Bytes, trailers: &[(&'static str, &'static str)]) -> Resp
     let mut response = Response::new(body);
     response.headers_mut().insert("trailer", announced);
     response
+}
+
+/// What HEAD is answered: the length alone. hyper sees to that in HTTP/1.1 only.
+fn without_body(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().insert("content-length", HeaderValue::from(length));
+    }
+    response.map(|_| Full::default().boxed_unsync())
 }
 
 fn text(status: StatusCode, text: &str) -> Response<AnswerBody> {
