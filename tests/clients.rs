@@ -23,7 +23,8 @@ use crate::harness::{eventually, tools};
 
 /// `web` dials `store`, each behind a sidecar that writes an access log; the app of `store` may be any program.
 struct Between {
-    mesh: Mesh,
+    /// Lives as long as its pods.
+    _mesh: Mesh,
     web: Sidecar,
     store: Sidecar,
 }
@@ -45,7 +46,7 @@ impl Between {
         let web = mesh.pod("web-0", "web", None, options).await;
         store.ready().await;
         web.ready().await;
-        Between { mesh, web, store }
+        Between { _mesh: mesh, web, store }
     }
 
     /// Where the app of `web` dials.

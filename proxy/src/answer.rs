@@ -293,7 +293,9 @@ pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u8> {
 impl Answer {
     /// What HEAD is answered (RFC 9110, 9.3.2).
     pub(crate) fn without_body(mut self) -> Answer {
-        self.body = Body::empty();
+        if let Answer::Body(watched) = &mut self {
+            watched.body = Body::empty();
+        }
         self
     }
 }
