@@ -189,7 +189,7 @@ async fn both_programs_end_cleanly_on_sigterm_and_finish_what_is_in_flight() {
 }
 
 /// The object of this kind and name in an answer of `/objects`, wherever it stands.
-fn find<'v>(value: &'v Value, kind: &str, name: &str) -> Option<&'v Value> {
+pub(crate) fn find<'v>(value: &'v Value, kind: &str, name: &str) -> Option<&'v Value> {
     let is_it = value["kind"] == kind && (value["name"] == name || value["metadata"]["name"] == name);
     if is_it {
         return Some(value);

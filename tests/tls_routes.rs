@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::configuration::find;
 use crate::harness::eventually::{PATIENCE, eventually, holds};
 use crate::harness::mesh::{Mesh, Sidecar, SidecarOptions, free_address};
 
@@ -301,16 +302,15 @@ async fn the_status_of_a_tls_route_says_that_it_is_live_and_names_what_is_wrong(
     vault.route("good", "[a.example]", [1, 0]);
     vault.route("late", "[a.example, 'B.example', b.example]", [0, 1]);
     vault.is_live("b.example", 'b').await;
-    let said = |name: &'static str, wanted: &'static [&'static str]| {
-        let vault = &vault;
-        async move {
-            eventually(&format!("the status of {name}"), async || {
-                let object = vault.mesh.ask(&format!("/status/TLSRoute/shop/{name}")).await.to_string();
-                holds(wanted.iter().all(|part| object.contains(part)), object)
-            })
-            .await;
-        }
-    };
-    said("good", &["Programmed", "1/1"]).await;
-    said("late", &["spec.hostnames[0]", "M5007", "spec.hostnames[1]", "M1006"]).await;
+    for (name, wanted) in [
+        ("good", &["Programmed", "1/1"][..]),
+        ("late", &["spec.hostnames[0]", "M5007", "spec.hostnames[1]", "M1006", "1/1"]),
+    ] {
+        eventually(&format!("the status of {name}"), async || {
+            let objects = vault.mesh.ask("/objects").await;
+            let said = find(&objects, "TLSRoute", name).map(ToString::to_string).unwrap_or_default();
+            holds(wanted.iter().all(|part| said.contains(part)), said)
+        })
+        .await;
+    }
 }

@@ -121,6 +121,8 @@ async fn outbound(from: FromApp, mut stream: Stream, counted: Counted) -> Result
         Speaks::Http2 => holding(held, serve::http2(Caller::App(from), stream)),
         _ => {
             let asks = asks_for(&from, &mut stream, &target, speaks).await?;
+            // A way that is open leads to where all connections go, not to where those with this server name do.
+            let upstream = upstream.filter(|_| asks == Asks::Unseen || target.tls.is_empty());
             let opaque = Opaque { speaks, asks, upstream };
             holding(held, async move { tcp::outbound(&from, stream, &target, opaque).await })
         }

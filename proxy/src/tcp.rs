@@ -69,9 +69,8 @@ pub(crate) async fn outbound(
     }
     let opened = match (shares, upstream) {
         (Err(refusal), _) => Err(refusal),
-        // It leads to where all connections go, not to where those with this server name do.
-        (Ok(shares), Some(upstream)) if std::ptr::eq(shares, &*target.tcp) => Ok(upstream),
-        (Ok(shares), _) => open(&from.worker, target, shares, Blame::Endpoint).await,
+        (Ok(_), Some(upstream)) => Ok(upstream),
+        (Ok(shares), None) => open(&from.worker, target, shares, Blame::Endpoint).await,
     };
     let upstream = opened.inspect_err(|refusal| record.error = Some(refusal.code))?;
     record.edge = Arc::clone(&upstream.to.metrics);
