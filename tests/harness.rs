@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 pub(crate) mod enrolment;
 pub(crate) mod eventually;
 pub(crate) mod faults;
+pub(crate) mod frames;
 pub(crate) mod gateway_api;
 pub(crate) mod kube_mesh;
 pub(crate) mod kubernetes;

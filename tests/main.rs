@@ -5,6 +5,7 @@ mod harness;
 
 mod apiserver; // Kubernetes without kubelet: objects, admission, tokens
 mod authorization; // who may do what
+mod bad_input; // what nobody should send
 mod bad_objects; // what cannot be said of our kinds
 mod bench; // gauze beside its peers: that it can be measured
 mod cli; // what `gauze` answers

@@ -20,7 +20,7 @@ use crate::balance::InFlight;
 use crate::body::{Body, BodyError};
 use crate::connect::StreamHeld;
 use crate::h1::server::Payload;
-use crate::headers::GAUZE_NOT_DELIVERED;
+use crate::headers::{GAUZE_NOT_DELIVERED, cleanse_trailers};
 use crate::metrics::RetryReason;
 use crate::record::Record;
 use crate::refusal::{Reader, Refusal};
@@ -350,7 +350,7 @@ impl http_body::Body for Watched {
         if answer.idle.is_late() {
             return Poll::Ready(answer.end_late());
         }
-        let frame = match Pin::new(&mut answer.body).poll_frame(cx) {
+        let mut frame = match Pin::new(&mut answer.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let moved = answer.progress.moved() + answer.record.sent;
@@ -361,6 +361,9 @@ impl http_body::Body for Watched {
                 Some(Err(BodyError::Idle))
             }
         };
+        if let Some(Ok(frame)) = &mut frame {
+            cleanse_trailers(frame);
+        }
         answer.note(frame.as_ref());
         Poll::Ready(frame)
     }

@@ -38,6 +38,7 @@ use crate::worker::Worker;
 
 mod failure; // why a request got no response
 
+pub(crate) use failure::breach;
 use failure::{broken, code_of, is_dismissal, unanswered};
 
 /// The connections of one worker, by peer.

@@ -4,14 +4,17 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use gauze_model::Code;
 use gauze_model::cluster::Workload;
 use http::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Response, StatusCode, Uri, Version};
+use http_body::Frame;
 
 use crate::record::REQUEST_ID;
 use crate::refusal::Refusal;
@@ -26,8 +29,12 @@ pub(crate) const GAUZE_NOT_DELIVERED: HeaderName = HeaderName::from_static("gauz
 /// What a sidecar says of itself to the other sidecar; believed only over mesh TLS.
 pub(crate) const GAUZE_PEER: HeaderName = HeaderName::from_static("gauze-peer");
 
-/// All headers of this prefix are the proxies' own.
-const OURS: &str = "gauze-";
+/// All headers of this prefix and a dash are the proxies' own. An underscore is as good: many servers show apps no
+/// difference (CGI, RFC 3875, 4.1.18).
+const OURS: &[u8] = b"gauze";
+
+/// By what other meshes tell an app who calls; whoever writes it here is no proxy.
+const CLIENT_CERTIFICATE: &[u8] = b"x-forwarded-client-cert";
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -97,7 +104,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     values
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .filter(|name| ![HOST, TE, TRAILER, http::header::CONTENT_LENGTH].contains(name))
+        .filter(|name| ![HOST, TE, TRAILER, CONTENT_LENGTH].contains(name))
         .collect()
 }
 
@@ -130,9 +137,27 @@ pub(crate) fn members(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 
 /// Removes what only a proxy may say, from an app or from outside.
 pub(crate) fn strip_ours(headers: &mut HeaderMap) {
-    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(OURS)).cloned() {
+    while let Some(name) = headers.keys().find(|name| only_a_proxy_says(name)).cloned() {
         headers.remove(name);
     }
+}
+
+fn only_a_proxy_says(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    let is_dash = |byte: u8| matches!(byte, b'-' | b'_');
+    let is_like = |(byte, wanted): (&u8, &u8)| byte == wanted || is_dash(*byte) && is_dash(*wanted);
+    name.strip_prefix(OURS).is_some_and(|rest| rest.first().is_some_and(|byte| is_dash(*byte)))
+        || name.len() == CLIENT_CERTIFICATE.len() && name.iter().zip(CLIENT_CERTIFICATE).all(is_like)
+}
+
+/// Takes out of trailers what must not stand there (RFC 9110, 6.5.1): what says how a message is framed, where it
+/// goes, or who sends it; a server that takes them for headers would believe it.
+pub(crate) fn cleanse_trailers(frame: &mut Frame<Bytes>) {
+    let Some(trailers) = frame.trailers_mut() else { return };
+    strip_ours(trailers);
+    strip_hop_by_hop(trailers);
+    trailers.remove(HOST);
+    trailers.remove(CONTENT_LENGTH);
 }
 
 /// Gives the request an id if it has none (Envoy's header; a random UUID, RFC 9562, 5.4).
@@ -301,10 +326,26 @@ mod tests {
 
     #[test]
     fn only_proxies_speak_for_the_mesh() {
-        let mut map =
-            headers(&[("gauze-peer", "ns=admin"), ("gauze-error", "M3001"), ("gauze", "mine"), ("a", "b")]);
+        let mine = [("gauze", "mine"), ("gauzelle", "mine"), ("x-forwarded-client", "mine"), ("a", "b")];
+        let others = [
+            ("gauze-peer", "ns=admin"),
+            ("Gauze-Error", "M3001"),
+            ("gauze_peer", "ns=admin"),
+            ("X-Forwarded-Client-Cert", "By=spiffe://a"),
+            ("x_forwarded-client_cert", "By=spiffe://a"),
+        ];
+        let mut map = headers(&[&mine[..], &others].concat());
         strip_ours(&mut map);
-        assert_eq!(map, headers(&[("gauze", "mine"), ("a", "b")]));
+        assert_eq!(map, headers(&mine));
+    }
+
+    #[test]
+    fn trailers_say_nothing_of_framing_routing_or_identity() {
+        let names =
+            ["content-length", "host", "transfer-encoding", "connection", "gauze-peer", "grpc-status"];
+        let mut frame = Frame::trailers(headers(&names.map(|name| (name, "0"))));
+        cleanse_trailers(&mut frame);
+        assert_eq!(frame.trailers_ref(), Some(&headers(&[("grpc-status", "0")])));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::{Request, Version};
 use http_body::{Frame, SizeHint};
 
 use crate::body::BodyError;
-use crate::headers::GAUZE_PEER;
+use crate::headers::{GAUZE_PEER, cleanse_trailers};
 use crate::retry::replay::{Replay, TryBody};
 use crate::upgrade::Way;
 
@@ -135,11 +135,12 @@ impl http_body::Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Err(BodyError::GivenUp(_))) = &frame {
             return Poll::Ready(frame); // another try counts now
         }
-        if let Some(Ok(frame)) = &frame {
+        if let Some(Ok(frame)) = &mut frame {
+            cleanse_trailers(frame);
             self.progress.moved.set(self.progress.moved.get() + payload(frame));
         }
         // Whoever sends it need not ask again to hear that nothing follows.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use gauze_model::framing;
+use gauze_model::{Code, framing};
 use http::Method;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -26,6 +26,7 @@ use crate::connect::{self, CONNECTION_WINDOW, LocalTasks, PING_INTERVAL, PING_TI
 use crate::drain::Stage;
 use crate::h1;
 use crate::h1::server::{Closing, Payload};
+use crate::refusal::Refusal;
 use crate::settings::LimitSettings;
 use crate::stream::Stream as Connection;
 use crate::upgrade;
@@ -68,15 +69,16 @@ pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> 
     let mut closing = pin!(closing(Rc::clone(&worker), first_stage(&caller), connect::dismiss_at(&stream)));
     let builder = http2_builder(&worker.proxy.settings.limits, caller.streams_max(), stream.mesh().is_some());
     let caller = Rc::new(caller);
+    let carrier = Rc::clone(&caller);
     let asked = Rc::new(Asked::default());
     let used = Rc::clone(&asked);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        let caller = Rc::clone(&caller);
+        let carrier = Rc::clone(&carrier);
         asked.note();
         async move {
             let is_head = request.method() == Method::HEAD;
             let client = upgrade::client_of_http2(&mut request);
-            let mut response = caller.carry(request.map(Body::from)).await;
+            let mut response = carrier.carry(request.map(Body::from)).await;
             if let (Some(client), Some(tunnel)) = (client, response.body_mut().take_tunnel()) {
                 tokio::task::spawn_local(tunnel.carry_http2(client));
             }
@@ -92,6 +94,9 @@ pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> 
             connection.await
         }
     };
+    if let Some(reason) = served.as_ref().err().and_then(connect::breach) {
+        caller.refused(&Refusal::new(Code::HTTP2_BREACH, reason.to_string()));
+    }
     served.map_err(io::Error::other)
 }
 

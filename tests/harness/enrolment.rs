@@ -17,7 +17,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -92,7 +92,7 @@ impl TlsPort {
         &self,
         credentials: Option<(&[String], &rcgen::KeyPair)>,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
-        let config = client_config(&self.roots, credentials);
+        let config = client_config(&self.roots, credentials, rustls::DEFAULT_VERSIONS);
         let stream = timeout(DEADLINE, TcpStream::connect(self.address)).await??;
         let name = ServerName::try_from("gauze-control-plane").expect("a name");
         Ok(timeout(DEADLINE, TlsConnector::from(Arc::new(config)).connect(name, stream)).await??)
@@ -250,14 +250,19 @@ fn chains(leaf: &CertificateDer<'_>, root: &CertificateDer<'static>, now: u64) -
     verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], now, algorithms).is_ok()
 }
 
-fn client_config(roots: &str, credentials: Option<(&[String], &rcgen::KeyPair)>) -> ClientConfig {
+/// A client that shows these credentials to whoever chains to the roots.
+pub(crate) fn client_config(
+    roots: &str,
+    credentials: Option<(&[String], &rcgen::KeyPair)>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
     let mut store = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(roots.as_bytes()) {
         store.add(root.expect("PEM")).expect("a root");
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("the provider has them")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Chains { roots: store, provider }));

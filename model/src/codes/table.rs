@@ -354,6 +354,9 @@ HEADER_TIMEOUT 3110 => "" 408, "The request's head did not arrive in time",
 REQUEST_IDLE 3111 => "SI" 408, "The client stopped sending the request's body",
     "No byte of the body came within the stream idle time-out.",
     "Look at the client and the network between.";
+HTTP2_BREACH 3112, "The client broke the rules of HTTP/2",
+    "It sent frames that RFC 9113 does not permit, or so many that only cost (streams that it resets at once, CONTINUATION without end). Its connection was ended with GOAWAY.",
+    "The log names the client's address and the reason. Look at the client; an attack looks the same.";
 CLIENT_HELLO_UNREADABLE 3120 => "DPE" 400, "The server name of a TLS connection cannot be read",
     "The Service port has TLSRoutes, and the ClientHello is longer than 64 KiB, ends in the middle, contradicts itself or asks for several names: whom it asks for could be read in two ways. The connection was closed.",
     "The detail says what is wrong. Look at the client: no TLS library sends this. Where the bytes only look like TLS, declare the port `tcp`.";

@@ -67,6 +67,12 @@ fn is_refused_handshake(cause: &(dyn Error + 'static)) -> bool {
     )
 }
 
+/// The rule of HTTP/2 that a peer broke, if that is why its connection ended.
+pub(crate) fn breach(error: &hyper::Error) -> Option<h2::Reason> {
+    let mut found = causes(error).filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    found.find(|error| error.is_library()).and_then(h2::Error::reason)
+}
+
 /// Whether the stream is above the last one of the peer's GOAWAY: it was not looked at (RFC 9113, 6.8).
 pub(super) fn is_dismissal(error: &hyper::Error) -> bool {
     by_the_peer(error).any(|error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
