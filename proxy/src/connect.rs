@@ -19,12 +19,13 @@ use gauze_model::cluster::Transport;
 use gauze_model::limits::Place;
 use http::Response;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::Proxy;
 use crate::body::Body;
+use crate::gather::Gathered;
 use crate::h1;
 use crate::metrics::OpenConnection;
 use crate::refusal::Refusal;
@@ -391,7 +392,8 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
     let counted = Counted { _permit: permit, _open: to.metrics.dialled() };
     let retire_at = retire_at(&stream);
     let limits = &worker.proxy.settings.limits;
-    let mut builder = http2::Builder::new(LocalTasks);
+    let gathered = Gathered::new(stream);
+    let mut builder = http2::Builder::new(ClientTasks::new(gathered.clone()));
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -399,7 +401,7 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
         .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let opened = builder.handshake(TokioIo::new(stream)).await;
+    let opened = builder.handshake(gathered).await;
     let (sender, mut connection) = opened.map_err(|error| broken(to, code_of(&error), &error))?;
     let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
     let told = Rc::clone(&streams_max);
@@ -468,6 +470,28 @@ impl Drop for StreamHeld {
         connection.streams.set(connection.streams.get() - 1);
         if connection.streams.get() == 0 {
             connection.idle_since.set(Instant::now());
+        }
+    }
+}
+
+/// The same for a client's connection. hyper's first task polls the connection itself: that one is driven, those of
+/// single requests write nothing.
+#[derive(Clone)]
+struct ClientTasks(Rc<Cell<Option<Gathered>>>);
+
+impl ClientTasks {
+    fn new(connection: Gathered) -> ClientTasks {
+        ClientTasks(Rc::new(Cell::new(Some(connection))))
+    }
+}
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for ClientTasks {
+    fn execute(&self, task: F) {
+        match self.0.take() {
+            Some(connection) => drop(tokio::task::spawn_local(async move {
+                connection.drive(task).await;
+            })),
+            None => drop(tokio::task::spawn_local(task)),
         }
     }
 }

@@ -20,6 +20,7 @@ mod tcp; // the life of an opaque connection
 mod answer; // bodies on their way through
 mod balance; // which endpoint
 mod connect; // connections to endpoints
+mod gather; // what HTTP/2 writes leaves together
 mod headers; // headers at the edges of the mesh
 pub mod refusal; // a failure made by the proxy
 mod retry; // the same request, sent again

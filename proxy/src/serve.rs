@@ -16,7 +16,7 @@ use http::Method;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::sync::Notify;
 
 use crate::answer::Answer;
@@ -24,6 +24,7 @@ use crate::body::Body;
 use crate::caller::Caller;
 use crate::connect::{self, CONNECTION_WINDOW, LocalTasks, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW};
 use crate::drain::Stage;
+use crate::gather::Gathered;
 use crate::h1;
 use crate::h1::server::{Closing, Payload};
 use crate::refusal::Refusal;
@@ -86,12 +87,13 @@ pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> 
             Ok::<_, Infallible>(if is_head { response.map(Answer::without_body) } else { response })
         }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let gathered = Gathered::new(stream);
+    let mut connection = pin!(builder.serve_connection(gathered.clone(), service));
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        served = gathered.drive(connection.as_mut()) => served,
         () = used.last_call(&mut closing) => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            gathered.drive(connection).await
         }
     };
     if let Some(reason) = served.as_ref().err().and_then(connect::breach) {
