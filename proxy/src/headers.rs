@@ -91,7 +91,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in HOP_BY_HOP {
+    // Most messages have none of them: one look at each name costs less than seven searches.
+    while let Some(name) = headers.keys().find(|name| HOP_BY_HOP.contains(name)).cloned() {
         headers.remove(name);
     }
     keep_only_trailers_of_te(headers);
@@ -166,9 +167,22 @@ pub(crate) fn ensure_request_id(headers: &mut HeaderMap, draw: impl FnOnce() -> 
         return;
     }
     let bits = draw() & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    let id = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-    headers.insert(REQUEST_ID, HeaderValue::from_str(&id).expect("hexadecimal digits and dashes"));
+    let mut id = HeaderValue::from_bytes(&write_uuid(bits)).expect("hexadecimal digits and dashes");
+    // Never the same again: in the tables of HPACK it would only drive out what is (RFC 7541, 7.1.3).
+    id.set_sensitive(true);
+    headers.insert(REQUEST_ID, id);
+}
+
+/// RFC 9562, 4: groups of 8, 4, 4, 4 and 12 digits.
+fn write_uuid(bits: u128) -> [u8; 36] {
+    let mut id = [b'-'; 36];
+    let mut digits = (0..32).rev().map(|place| b"0123456789abcdef"[(bits >> (4 * place)) as usize & 0xf]);
+    for group in [0..8, 9..13, 14..18, 19..23, 24..36] {
+        for place in group {
+            id[place] = digits.next().unwrap_or(b'0');
+        }
+    }
+    id
 }
 
 /// Writes where a request goes into its URI and nowhere else, whatever version it came in: HTTP/2 takes
