@@ -12,6 +12,7 @@ mod cli; // what `gauze` answers
 mod clients; // programs that others wrote, on both sides of the sidecars
 mod cluster; // a whole cluster with really injected pods
 mod configuration; // how it reaches a proxy, and what it never disturbs
+mod cost; // what a request costs
 mod demo; // a new user's first minute
 mod detection; // what kind of bytes a connection carries
 mod docs; // every command of the pages runs

@@ -45,6 +45,8 @@ pub(crate) struct SidecarOptions<'a> {
     pub dials: &'a [SocketAddr],
     pub annotations: &'a [(&'a str, &'a str)],
     pub arguments: &'a [&'a str],
+    /// Empty: `gauze-proxy`; else another program and its first arguments.
+    pub program: &'a [&'a str],
 }
 
 impl<'a> SidecarOptions<'a> {
@@ -165,7 +167,14 @@ impl Mesh {
         let token = self.token(namespace, name).await;
         let mut arguments = self.arguments(name, app, address, &token, &options);
         arguments.extend(options.arguments.iter().map(ToString::to_string));
-        let process = Process::start("gauze-proxy", &arguments).await;
+        let process = match options.program {
+            [] => Process::start("gauze-proxy", &arguments).await,
+            [program, first @ ..] => {
+                let mut command = std::process::Command::new(program);
+                command.args(first).args(&arguments);
+                Process::spawn("gauze-proxy", command).await
+            }
+        };
         let outbound = (0..options.dials.len()).map(|index| process.nth_address("outbound", index)).collect();
         Sidecar { process, pod: name.to_owned(), address, outbound }
     }

@@ -10,6 +10,11 @@ pub(crate) fn program(name: &str) -> PathBuf {
     FOLDER.get_or_init(build).join(name)
 }
 
+/// The path of an example of this workspace, likewise.
+pub(crate) fn example(name: &str) -> PathBuf {
+    program("examples").join(name)
+}
+
 /// `cargo test` builds no programs of other packages, so this does; it takes a moment when all is fresh.
 fn build() -> PathBuf {
     let executable = std::env::current_exe().expect("a test has an executable");
@@ -20,7 +25,7 @@ fn build() -> PathBuf {
         None => unreachable!("{} has a name", folder.display()),
     };
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--workspace", "--bins", "--locked", "--quiet", "--profile", profile])
+        .args(["build", "--workspace", "--bins", "--examples", "--locked", "--quiet", "--profile", profile])
         .current_dir(repository())
         .env("CARGO_TARGET_DIR", folder.parent().expect("target/PROFILE"))
         .status()
