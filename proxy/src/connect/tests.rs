@@ -7,6 +7,7 @@ use gauze_model::cluster::Limits;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
