@@ -6,7 +6,9 @@ import sys
 import tempfile
 import time
 
+import instructions
 import peers
+from instructions import Counting
 from load import Load
 from pods import PORTS, SERVER_IP, SERVICE_IP, Pods, Process
 
@@ -22,6 +24,7 @@ class Bench:
         self.options = options
         self.priority = ["chrt", "-r", "1"] if options.rt else []
         self.load_cpu, self.proxy_cpu = "0", "1" if os.cpu_count() > 1 else "0"
+        self.counts_instructions = instructions.are_counted()
         self.folder = tempfile.mkdtemp(prefix="gauze-bench.")
         self.pods = Pods()
         self.backend = Process(self, self.pods.server, peers.backend(self), self.load_cpu, "nginx")
@@ -96,6 +99,7 @@ class Pair:
 class NoPair:
     """The client calls the server itself: the limit of load generator and backend."""
     ready = None
+    sidecars = {}
 
     def memory(self):
         return {}
@@ -132,13 +136,19 @@ def measure(bench, peer, path, protocols, with_idle):
 
 
 def under_load(bench, pair, load):
-    """What h2load saw, and CPU seconds of each sidecar for 100,000 requests."""
-    before = pair.cpu()
-    seen = load.run(bench, bench.pods.client)
-    spent = {role: [late - early for early, late in zip(before[role], now)] for role, now in pair.cpu().items()}
+    """What h2load saw, CPU seconds of each sidecar for 100,000 requests, and its instructions for one."""
+    with Counting(bench, pair.sidecars) as counting:
+        before = pair.cpu()
+        seen = load.run(bench, bench.pods.client)
+        spent = {role: [late - early for early, late in zip(before[role], now)] for role, now in pair.cpu().items()}
     for_100k = 1e5 / seen["requests"]
     seen["cpu"] = {role: sum(seconds) * for_100k for role, seconds in spent.items()}
     seen["cpu_system"] = {role: seconds[1] * for_100k for role, seconds in spent.items()}
+    for part in ("user", "kernel"):
+        seen[f"instructions_{part}"] = {role: counted[part] / seen["requests"]
+                                        for role, counted in counting.by_role.items()}
+    seen["instructions"] = {role: sum(counted.values()) / seen["requests"]
+                            for role, counted in counting.by_role.items()}
     return seen
 
 

@@ -73,10 +73,11 @@ def ratios(results, options):
     for path in options.paths:
         others = [peer for peer in results.peers(path) if peer not in ("gauze", "direct")]
         for protocol in options.protocols_of(path):
-            what = [("CPU per request, closed loop", "max")]
-            what += [(f"CPU per request at {rate}/s", str(rate)) for rate in options.rates]
-            rows += [(f"{path}, {protocol}: {name}", [results.ratio(path, "gauze", peer, protocol, key, "cpu")
-                                                      for peer in others]) for name, key in what]
+            what = [("CPU per request, closed loop", "max", "cpu"),
+                    ("instructions per request, closed loop", "max", "instructions")]
+            what += [(f"CPU per request at {rate}/s", str(rate), "cpu") for rate in options.rates]
+            rows += [(f"{path}, {protocol}: {name}", [results.ratio(path, "gauze", peer, protocol, *keys)
+                                                      for peer in others]) for name, *keys in what]
             rows += [(f"{path}, {protocol}: added p99 at {rate}/s", [added_ratio(results, path, protocol, rate, peer)
                                                                      for peer in others]) for rate in options.rates]
         rows.append((f"{path}: resident memory idle, both sidecars", [
@@ -102,14 +103,15 @@ def resident(results, path, peer):
 
 
 def load(results, options, path, protocol):
-    heads = ["", "max req/s", "CPU s/100k (of it kernel)"]
+    heads = ["", "max req/s", "CPU s/100k (of it kernel)", "thousand instructions per request (of it kernel)"]
     for rate in options.rates:
         heads += [f"p50 / p99 / p99.9 µs at {rate}/s", f"CPU s/100k at {rate}/s"]
     lines = [row(heads), row(["---"] * len(heads))]
     for peer in results.peers(path):
         ask = lambda *keys: results.median(path, peer, protocol, *keys)
         cells = [peer, number(ask("max", "rate"), 0),
-                 f"{number(ask('max', 'cpu'))} ({number(ask('max', 'cpu_system'))})"]
+                 f"{number(ask('max', 'cpu'))} ({number(ask('max', 'cpu_system'))})",
+                 f"{thousands(ask('max', 'instructions'))} ({thousands(ask('max', 'instructions_kernel'))})"]
         for rate in map(str, options.rates):
             cells += [" / ".join(number(ask(rate, part), 0) for part in ("p50", "p99", "p999")),
                       number(ask(rate, "cpu"))]
@@ -136,6 +138,10 @@ def memory(results, options, path):
 def mebibytes(results, path, peer, when, role):
     resident, anonymous = (results.median(path, peer, when, role, kind) for kind in ("resident", "anonymous"))
     return "-" if resident is None else f"{resident / 1024:.1f} ({anonymous / 1024:.1f})"
+
+
+def thousands(value):
+    return number(value and value / 1000, 0)
 
 
 def row(cells):
