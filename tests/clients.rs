@@ -6,7 +6,7 @@ mod grpc; // grpcio: streams, trailers, deadlines, cancellation
 mod h2spec; // each case of the conformance suite of HTTP/2
 mod mail; // SMTP: a server that speaks first
 mod postgres; // psql, in plain and with TLS of its own
-//mod websockets; // a connection that is no longer HTTP
+mod websockets; // a connection that is no longer HTTP
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ FLOOD = [bytes([n % 256]) * 16384 for n in range(256)]
 
 
 def dial(address, path):
-    return connect(f"ws://{address}{path}", proxy=None, max_size=None, ping_interval=None, open_timeout=60, close_timeout=60, subprotocols=["shop.v1"])
+    return connect(f"ws://{address}{path}", proxy=None, max_size=None, ping_interval=None, open_timeout=60, close_timeout=60, compression=None, subprotocols=["shop.v1"])
 
 
 async def messages(through, _):
