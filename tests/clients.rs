@@ -23,8 +23,7 @@ use crate::harness::{eventually, tools};
 
 /// `web` dials `store`, each behind a sidecar that writes an access log; the app of `store` may be any program.
 struct Between {
-    /// Lives as long as its pods.
-    _mesh: Mesh,
+    mesh: Mesh,
     web: Sidecar,
     store: Sidecar,
 }
@@ -46,7 +45,7 @@ impl Between {
         let web = mesh.pod("web-0", "web", None, options).await;
         store.ready().await;
         web.ready().await;
-        Between { _mesh: mesh, web, store }
+        Between { mesh, web, store }
     }
 
     /// Where the app of `web` dials.
