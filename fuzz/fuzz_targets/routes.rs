@@ -20,7 +20,7 @@ const ELEMENTS: [&str; 5] = ["", "a", "b", "ab", "a.b"];
 const VALUES: [&str; 4] = ["", "1", "2", "1,2"];
 const NAMES: [&str; 3] = ["x-a", "x-b", "host"];
 const PATTERNS: [&str; 6] = ["/a.*", ".*", "/(a|b)", "/a|/b/a", "[12]?", "/a/[^/]*"];
-const METHODS: [Method; 3] = [Method::GET, Method::POST, Method::OPTIONS];
+static METHODS: [Method; 3] = [Method::GET, Method::POST, Method::OPTIONS];
 
 #[derive(Arbitrary, Debug)]
 struct Case {
@@ -71,7 +71,7 @@ fuzz_target!(|case: Case| {
     for asked in case.asked.iter().take(16) {
         let (authority, path, query, headers) = asked.parts();
         let head = RequestHead {
-            method: word(&METHODS, asked.method),
+            method: method(asked.method),
             authority: &authority,
             path: &path,
             query: query.as_deref(),
@@ -85,12 +85,16 @@ fuzz_target!(|case: Case| {
     }
 });
 
-fn word<T>(words: &[T], which: u8) -> &T {
-    &words[usize::from(which) % words.len()]
+fn word(words: &[&'static str], which: u8) -> &'static str {
+    words[usize::from(which) % words.len()]
+}
+
+fn method(which: u8) -> &'static Method {
+    &METHODS[usize::from(which) % METHODS.len()]
 }
 
 fn labels(which: &[u8]) -> String {
-    which.iter().take(5).map(|label| *word(&LABELS, *label)).collect::<Vec<_>>().join(".")
+    which.iter().take(5).map(|label| word(&LABELS, *label)).collect::<Vec<_>>().join(".")
 }
 
 fn path(which: &[u8]) -> String {
@@ -102,7 +106,7 @@ impl Rule {
     fn build(&self, at: usize) -> (Vec<HostPattern>, RouteRule) {
         let matches = RouteMatch {
             path: self.path.build(),
-            method: self.method.map(|method| word(&METHODS, method).clone()),
+            method: self.method.map(|which| method(which).clone()),
             headers: self.headers.iter().take(4).map(|(name, value)| self.header(*name, *value)).collect(),
             query: self.query.iter().take(4).map(|(name, value)| self.parameter(*name, *value)).collect(),
         };
@@ -122,12 +126,12 @@ impl Rule {
     }
 
     fn parameter(&self, name: u8, value: u8) -> QueryMatch {
-        QueryMatch { name: (*word(&LABELS, name)).to_owned(), value: self.value(2, value) }
+        QueryMatch { name: word(&LABELS, name).to_owned(), value: self.value(2, value) }
     }
 
     fn value(&self, bit: u8, value: u8) -> ValueMatch {
         match self.by_pattern & bit {
-            0 => ValueMatch::Exact((*word(&VALUES, value)).to_owned()),
+            0 => ValueMatch::Exact(word(&VALUES, value).to_owned()),
             _ => ValueMatch::Regex(pattern(value)),
         }
     }
@@ -177,7 +181,7 @@ impl Asked {
             authority += ":8080";
         }
         let mut headers = HeaderMap::new();
-        for (name, value) in self.headers.iter().take(6).filter(|(name, _)| *word(&NAMES, *name) != "host") {
+        for (name, value) in self.headers.iter().take(6).filter(|(name, _)| word(&NAMES, *name) != "host") {
             let value = HeaderValue::from_static(word(&VALUES, *value));
             headers.append(HeaderName::from_static(word(&NAMES, *name)), value);
         }

@@ -200,6 +200,11 @@ impl FromPeer {
         }
     }
 
+    /// Whether mesh TLS has proved who it is.
+    pub(crate) fn is_peer(&self) -> bool {
+        self.peer().is_some()
+    }
+
     fn peer(&self) -> Option<&SpiffeId> {
         match &self.who {
             Who::Peer(identity) => Some(identity),
@@ -223,7 +228,7 @@ impl FromPeer {
         let log = &worker.proxy.access_log;
         let record = Record::request(log, edge, protocol, self.source, self.destination, head);
         let exchange = Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout);
-        (exchange.for_peer(matches!(self.who, Who::Peer(_))).leaving(leaving), version)
+        (exchange.for_peer(self.is_peer()).leaving(leaving), version)
     }
 
     /// Where the request counts, and what the caller's app spoke: believed only over mesh TLS.

@@ -217,22 +217,35 @@ pub(crate) fn set_target(head: &mut Parts, authority: Option<Authority>, path: O
     head.uri = Uri::from_parts(parts).expect("with an authority, a scheme and a path are there too");
 }
 
-/// Holds an HTTP/2 request to what our HTTP/1 codec sees to by itself.
+/// Holds an HTTP/2 request to what our HTTP/1 codec sees to by itself. A peer's sidecar has held its app to the same
+/// limits, and has added a little.
 ///
 /// # Errors
 /// It exceeds a limit.
-pub(crate) fn within_limits(head: &Parts, limits: &LimitSettings) -> Result<(), Refusal> {
+pub(crate) fn within_limits(head: &Parts, limits: &LimitSettings, is_from_mesh: bool) -> Result<(), Refusal> {
     let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
     if path > limits.uri_bytes_max {
         return Err(Refusal::new(Code::URI_TOO_LONG, format!("more than {} bytes", limits.uri_bytes_max)));
     }
-    if head.headers.len() > limits.headers_max {
-        return Err(Refusal::new(
-            Code::HEADERS_TOO_LARGE,
-            format!("more than {} headers", limits.headers_max),
-        ));
+    let (added_fields, added_bytes) = if is_from_mesh { ADDED_BY_A_SIDECAR } else { (0, 0) };
+    let too_large = |what: String| Err(Refusal::new(Code::HEADERS_TOO_LARGE, what));
+    if head.headers.len() > limits.headers_max + added_fields {
+        return too_large(format!("more than {} headers", limits.headers_max));
+    }
+    if head.version == Version::HTTP_2 && size(head) > limits.header_bytes_max + added_bytes {
+        return too_large(format!("more than {} bytes", limits.header_bytes_max));
     }
     Ok(())
+}
+
+/// Fields and bytes that a sidecar adds at most: who it is, an id, a deadline.
+const ADDED_BY_A_SIDECAR: (usize, usize) = (8, 4096);
+
+/// The bytes of a head, as HTTP/1 would write it.
+fn size(head: &Parts) -> usize {
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    head.method.as_str().len() + path + fields.sum::<usize>()
 }
 
 /// Whether the request is a gRPC call: its refusals carry a gRPC status.

@@ -38,7 +38,7 @@ pub(crate) async fn outbound(request: Request<Body>, from: &FromApp) -> Response
 
 async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &mut Exchange) -> Carried {
     let worker = &from.worker;
-    headers::within_limits(&head, &worker.proxy.settings.limits)?;
+    headers::within_limits(&head, &worker.proxy.settings.limits, false)?;
     headers::arrive(&mut head, from.destination, || worker.draw_id())?;
 
     let target = from.target().await?; // as it is known now: routes may change while a connection lives
@@ -82,7 +82,7 @@ async fn carry_inbound(
 ) -> Carried {
     let worker = &from.worker;
     from.authorize(&head, exchange)?;
-    headers::within_limits(&head, &worker.proxy.settings.limits)?;
+    headers::within_limits(&head, &worker.proxy.settings.limits, from.is_peer())?;
     headers::arrive(&mut head, from.destination, || worker.draw_id())?;
 
     // The app is connected to before a byte of the body is read.

@@ -102,12 +102,13 @@ pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> 
     served.map_err(io::Error::other)
 }
 
+/// Heads of twice the limit are read, so that most that are too large get an answer with our code: h2's own has none.
 fn http2_builder(limits: &LimitSettings, streams_max: u32, is_mesh: bool) -> http2::Builder<LocalTasks> {
     let mut builder = http2::Builder::new(LocalTasks);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams_max)
-        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(2 * limits.header_bytes_max).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(if is_mesh { streams_max as usize } else { RESETS_PENDING_MAX })

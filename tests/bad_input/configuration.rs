@@ -68,7 +68,7 @@ fn rows() -> Vec<Row> {
         row(
             "a number that is too large",
             rule("backendRefs: [{name: cart, port: 99999999999}]"),
-            "M1003",
+            "M1006",
             "spec.rules[0].backendRefs[0].port",
             None,
         ),
@@ -122,23 +122,23 @@ fn rows() -> Vec<Row> {
             pattern("/(a{1000}){1000}"),
             "M5204",
             "spec.rules[0].matches[0].path",
-            None,
+            Some(404),
         ),
         row(
             "a pattern that looks ahead",
             pattern("/(?=bad)"),
             "M5204",
             "spec.rules[0].matches[0].path",
-            None,
+            Some(404),
         ),
         row(
             "a pattern that refers back",
             pattern("/(b)ad\\1"),
             "M5204",
             "spec.rules[0].matches[0].path",
-            None,
+            Some(404),
         ),
-        row("half a pattern", pattern("/(bad"), "M5204", "spec.rules[0].matches[0].path", None),
+        row("half a pattern", pattern("/(bad"), "M5204", "spec.rules[0].matches[0].path", Some(404)),
         row("two objects of one name", format!("{twice}---\n{twice}"), "M1007", "", None),
     ]
 }

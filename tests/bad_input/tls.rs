@@ -134,7 +134,7 @@ fn rows() -> Vec<Row> {
         Row { by_the_root: false, ..row("a certificate that signed itself", leaf(&[WEB])) },
         Row { certificate: None, ..row("no certificate", leaf(&[])) },
         Row { versions: OLD, ..row("TLS 1.2", leaf(&[WEB])) },
-        Row { alpn: "gauze/http9", code: Some("M4003"), ..row("a protocol that nobody knows", leaf(&[WEB])) },
+        Row { alpn: "gauze/http9", code: Some("M3101"), ..row("a protocol that nobody knows", leaf(&[WEB])) },
     ]
 }
 

@@ -287,14 +287,18 @@ async fn requests_that_come_at_once_are_answered_in_their_order() {
         let mut client = ends.client().await;
         client.say("POST /1 HTTP/1.1\r\nhost: cart\r\ncontent-length: 1\r\n\r\naGET /2 HTTP/1.1\r\nhost: cart\r\n\r\n").await;
         client.say("GET /3 HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n").await;
-        for (number, request) in
-            ["POST /1 HTTP/1.1 [content-length: 1, host: cart] a", "GET /2 HTTP/1.1 [host: cart] ", "GET /3 HTTP/1.1 [host: cart] "]
-                .iter()
-                .enumerate()
+        for (number, request) in [
+            "POST /1 HTTP/1.1 [content-length: 1, host: cart] a",
+            "GET /2 HTTP/1.1 [host: cart] ",
+            "GET /3 HTTP/1.1 [host: cart] ",
+        ]
+        .iter()
+        .enumerate()
         {
             let mut app = ends.app().await;
             assert_eq!(app.message(Some(usize::from(number == 0)), false).await, *request, "{carrier}");
-            app.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\nconnection: close\r\n\r\n{number}")).await;
+            app.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\nconnection: close\r\n\r\n{number}"))
+                .await;
         }
         for (number, last) in [(0, ""), (1, ""), (2, "connection: close, ")] {
             let wanted = format!("HTTP/1.1 200 OK [{last}content-length: 1] {number}");

@@ -28,6 +28,9 @@ pub(super) struct NotYaml {
 const DOCUMENTS_MAX: usize = 100_000;
 const NODES_MAX: usize = 10_000_000;
 
+/// Largest number of nodes that aliases of one file may stand for: a few short lines could stand for billions.
+const ALIASED_MAX: usize = 100_000;
+
 /// All documents of a file, without the empty ones.
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, NotYaml> {
     let options = serde_saphyr::options! {
@@ -37,6 +40,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, NotYaml> {
             max_documents: DOCUMENTS_MAX,
             max_nodes: NODES_MAX,
             max_events: 2 * NODES_MAX,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: ALIASED_MAX,
         },
     };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| NotYaml {

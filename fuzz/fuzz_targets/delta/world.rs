@@ -129,7 +129,7 @@ fn outbound(origin: Origin, how: u8) -> Outbound {
     };
     let share = |which: u8| WeightedCluster { cluster: cluster(which), weight: 1 };
     let tcp = if how & 64 == 0 { Vec::new() } else { vec![share(how / 16), share(how / 16 + 1)] };
-    Outbound { origin, protocol: PortProtocol::Http, http, tcp }
+    Outbound { origin, protocol: PortProtocol::Http, http, tls: Vec::new(), tcp }
 }
 
 fn table(origin: Origin, how: u8) -> RouteTable {

@@ -118,7 +118,9 @@ fn a_connection_that_nobody_asked_for_yet_is_tried_once() {
         let target = target_of(Cluster::default(), &[nobody().await, listener.local_addr().unwrap()]);
         let mut failures = Vec::new();
         for _ in 0..64 {
-            failures.extend(open(&worker, &target, &target.tcp, Blame::Nobody).await.err().map(|refusal| refusal.code));
+            failures.extend(
+                open(&worker, &target, &target.tcp, Blame::Nobody).await.err().map(|refusal| refusal.code),
+            );
         }
         // Balanced by latency: the one that cannot be connected to is not blamed, and drawn again and again.
         assert!(
