@@ -31,7 +31,7 @@ fn starts_as_detected(bytes: &[u8]) -> bool {
     let method = bytes.iter().position(|byte| *byte == b' ').unwrap_or(0);
     let target = bytes.get(method + 1).copied().unwrap_or(0);
     let usual = bytes[..method] != *b"CONNECT" || target.is_ascii_alphanumeric() || target == b'[';
-    (1..=32).contains(&method) && usual
+    (1..=32).contains(&method) && usual && !bytes.starts_with(b"\r\n")
 }
 
 fn is_request(bytes: &[u8]) -> bool {

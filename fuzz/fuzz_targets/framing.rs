@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use gauze_model::framing::{
     Limits, write_chunk_size, write_last_chunk, write_request_head, write_response_head,
 };
-use http::header::{HOST, HeaderValue};
 use http::Method;
+use http::header::{HOST, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "framing/other_readers.rs"]

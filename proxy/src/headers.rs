@@ -13,7 +13,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Response, StatusCode, Uri, Version};
+use http::{Method, Response, StatusCode, Uri, Version};
 use http_body::Frame;
 
 use crate::record::REQUEST_ID;
@@ -221,7 +221,7 @@ pub(crate) fn set_target(head: &mut Parts, authority: Option<Authority>, path: O
 /// limits, and has added a little.
 ///
 /// # Errors
-/// It exceeds a limit.
+/// It exceeds a limit, or could be read in two ways.
 pub(crate) fn within_limits(head: &Parts, limits: &LimitSettings, is_from_mesh: bool) -> Result<(), Refusal> {
     let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
     if path > limits.uri_bytes_max {
@@ -232,8 +232,27 @@ pub(crate) fn within_limits(head: &Parts, limits: &LimitSettings, is_from_mesh: 
     if head.headers.len() > limits.headers_max + added_fields {
         return too_large(format!("more than {} headers", limits.headers_max));
     }
-    if head.version == Version::HTTP_2 && size(head) > limits.header_bytes_max + added_bytes {
+    if head.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    if size(head) > limits.header_bytes_max + added_bytes {
         return too_large(format!("more than {} bytes", limits.header_bytes_max));
+    }
+    target_is_sound(head)
+}
+
+/// RFC 9113, 8.3.1: what the library lets pass of target and host.
+fn target_is_sound(head: &Parts) -> Result<(), Refusal> {
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(Refusal::new(Code::BAD_REQUEST, "`*` is the target of OPTIONS alone"));
+    }
+    let Some(authority) = head.uri.authority().map(Authority::as_str) else { return Ok(()) };
+    if authority.contains('@') {
+        return Err(Refusal::new(Code::BAD_HOST, "the authority has user information"));
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    if hosts.any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+        return Err(Refusal::new(Code::BAD_HOST, "Host and :authority name different hosts"));
     }
     Ok(())
 }
