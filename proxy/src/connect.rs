@@ -411,9 +411,7 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
         let ended = poll_fn(|cx| {
             let ended = Pin::new(&mut connection).poll(cx);
             told.set(connection.current_max_send_streams());
-            if !offered.is_known() && connection.is_extended_connect_protocol_enabled() {
-                offered.told();
-            }
+            offered.ask(cx, || connection.is_extended_connect_protocol_enabled());
             ended
         });
         if let Err(error) = ended.await {

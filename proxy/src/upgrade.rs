@@ -7,10 +7,11 @@
 //! connections are (`tcp`). HTTP/2 offered by `Upgrade: h2c` is passed over, as every server may (RFC 9113, 3.1).
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use gauze_model::Code;
@@ -21,8 +22,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::answer::Held;
 use crate::body::Body;
@@ -159,41 +159,49 @@ pub(crate) async fn response_of_http2(
 }
 
 /// Whether an HTTP/2 endpoint offers extended CONNECT (RFC 8441, 3), which it says in its first SETTINGS, or never.
+/// hyper tells when it is asked, and asked can be only in the task of the connection.
 pub(crate) struct ExtendedConnect {
     is_offered: Cell<bool>,
-    told: Notify,
+    /// The task of the connection.
+    task: RefCell<Option<Waker>>,
     /// When whoever has said nothing of it does not offer it.
     until: Instant,
 }
 
+/// How long the first SETTINGS of a connection are given before it is asked again.
+const SETTINGS_PAUSE: Duration = Duration::from_millis(5);
+
 impl ExtendedConnect {
     /// Of a connection that was opened now.
     pub(crate) fn new(patience: Duration) -> ExtendedConnect {
-        ExtendedConnect {
-            is_offered: Cell::new(false),
-            told: Notify::new(),
-            until: Instant::now() + patience,
+        let until = Instant::now() + patience;
+        ExtendedConnect { is_offered: Cell::new(false), task: RefCell::new(None), until }
+    }
+
+    /// Asks the connection, in its task, until it has said yes.
+    pub(crate) fn ask(&self, cx: &Context<'_>, connection: impl FnOnce() -> bool) {
+        if self.is_offered.get() {
+            return;
         }
-    }
-
-    pub(crate) fn is_known(&self) -> bool {
-        self.is_offered.get()
-    }
-
-    /// The endpoint offers it.
-    pub(crate) fn told(&self) {
-        self.is_offered.set(true);
-        self.told.notify_waiters();
+        self.is_offered.set(connection());
+        match &mut *self.task.borrow_mut() {
+            Some(task) => task.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
     }
 
     /// Waits for the SETTINGS of a young connection.
     pub(crate) async fn is_offered(&self) -> bool {
-        let told = self.told.notified();
-        if !self.is_offered.get() {
-            // When it takes too long, the answer is what is known then.
-            let _ = timeout_at(self.until, told).await;
+        loop {
+            if let Some(task) = self.task.borrow().as_ref().filter(|_| !self.is_offered.get()) {
+                task.wake_by_ref();
+            }
+            tokio::task::yield_now().await;
+            if self.is_offered.get() || Instant::now() >= self.until {
+                return self.is_offered.get();
+            }
+            tokio::time::sleep(SETTINGS_PAUSE).await;
         }
-        self.is_offered.get()
     }
 }
 

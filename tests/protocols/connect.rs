@@ -69,6 +69,7 @@ async fn answer(app: End, extended: bool, status: StatusCode) -> (Request<()>, S
     let (request, mut respond) = next.expect("a request");
     let response = Response::builder().status(status).header("x-app", "cart").body(()).expect("well-formed");
     let sending = respond.send_response(response, false).expect("open");
+    connection.graceful_shutdown(); // the next request comes on a connection of its own
     tokio::spawn(async move { while connection.accept().await.is_some() {} });
     let (head, receiving) = request.into_parts();
     (Request::from_parts(head, ()), Stream { sending, receiving })

@@ -197,7 +197,7 @@ impl End {
         let (first, mut fields) = self.head().await;
         let length = fields.iter().find_map(|field| field.strip_prefix("content-length: ")?.parse().ok());
         let is_chunked = fields.iter().any(|field| field == "transfer-encoding: chunked");
-        let bodiless = is_to_head || [" 204 ", " 304 "].iter().any(|status| first.contains(status));
+        let bodiless = is_to_head || [" 100 ", " 204 ", " 304 "].iter().any(|status| first.contains(status));
         fields.retain(|field| !field.starts_with("gauze-") && !field.starts_with("date:"));
         let body = match length {
             _ if bodiless => String::new(),
