@@ -133,7 +133,7 @@ async fn call_often(web: &Sidecar, protocol: Protocol) {
         let answer = fresh.send(request(protocol)).await.map_err(|error| error.to_string())?;
         holds(answer.status == 200, answer.text())?;
         client = Some(fresh);
-        Ok::<(), String>(())
+        Ok::<_, String>(())
     })
     .await;
     let mut client = client.expect("it has answered");

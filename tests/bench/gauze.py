@@ -49,7 +49,7 @@ class Gauze(Peer):
 
 
 def wait_for(file):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not os.path.exists(file):
         if time.monotonic() > end:
             raise RuntimeError(f"the control plane wrote no {file}")

@@ -7,6 +7,10 @@ import sys
 import time
 
 
+# Seconds; machines that build at the same time are slow.
+PATIENCE = 60
+
+
 def read_answer(connection):
     """One HTTP/1.1 answer with a Content-Length; its status."""
     received = b""
@@ -36,7 +40,7 @@ def call(host, port, timeout):
 
 def poll(is_done, pause):
     """Prints when it was done, or `timeout`."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:
             if is_done():
