@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use gauze_model::framing::{
     Limits, write_chunk_size, write_last_chunk, write_request_head, write_response_head,
 };
-use http::Method;
 use http::header::{HOST, HeaderValue};
+use http::{Method, Uri};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "framing/other_readers.rs"]
@@ -44,9 +44,12 @@ fuzz_target!(|input: &[u8]| {
 /// What we send on is what we read, for us and for others.
 fn check_rewritten(side: &Side, messages: &[Message], at_close: bool) {
     let mut messages = messages.to_vec();
-    // HTTP/1.0 may come without a host; what is sent on never does.
-    for message in messages.iter_mut().filter(|message| message.request_line.is_some()) {
-        message.headers.entry(HOST).or_insert(HeaderValue::from_static("a"));
+    // HTTP/1.0 may come without a host; what is sent on has that of its target, or of the address that was dialled.
+    for message in &mut messages {
+        let Some((_, target)) = &message.request_line else { continue };
+        let authority = target.parse::<Uri>().ok().and_then(|target| target.into_parts().authority);
+        let host = authority.and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
+        message.headers.entry(HOST).or_insert(host.unwrap_or(HeaderValue::from_static("a")));
     }
     let mut written = BytesMut::new();
     messages.iter().for_each(|message| write(message, &mut written));
