@@ -31,6 +31,10 @@ use crate::target::{EndpointTarget, Permit};
 use crate::upgrade::{Leaving, Tunnel};
 
 /// What goes back behind the head of a response.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every response has a body, and a box would cost each one"
+)]
 pub(crate) enum Answer {
     Body(Watched),
     /// No HTTP; `None` when somebody has taken it to carry it.
