@@ -54,13 +54,13 @@ impl Between {
     }
 
     /// Where a client dials that has no sidecar.
-    fn from_outside(&self) -> SocketAddr {
+    fn outside(&self) -> SocketAddr {
         self.store.address
     }
 
     /// Both ways to the app: through two sidecars with mutual TLS between them, and from outside the mesh through one.
     fn ways(&self) -> [(&'static str, SocketAddr); 2] {
-        [("through two sidecars", self.dial()), ("from outside the mesh", self.from_outside())]
+        [("through two sidecars", self.dial()), ("from outside the mesh", self.outside())]
     }
 }
 

@@ -23,7 +23,7 @@ async fn each_case_of_h2spec_passes_at_both_ports_or_is_explained() {
     let app = App::start("app").await;
     let between = Between::start(app.address, "http", 80).await;
     let explained = explained();
-    for (port, address) in [("outbound", between.dial()), ("inbound", between.from_outside())] {
+    for (port, address) in [("outbound", between.dial()), ("inbound", between.outside())] {
         let missed = missed(&tools, address).await;
         let empty = BTreeSet::new();
         let wanted = explained.get(port).unwrap_or(&empty);

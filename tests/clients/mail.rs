@@ -50,7 +50,7 @@ async fn mail_is_delivered_where_nothing_is_declared_after_a_tenth_of_a_second_a
             );
             assert_eq!(between.store.metric("gauze_detect_silent_total", &[]).await, 0.0);
         }
-        send(python, &server, &between.from_outside().to_string(), "tls").await;
+        send(python, &server, &between.outside().to_string(), "tls").await;
     }
 }
 
