@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::harness::App;
 use crate::harness::client::{Client, Protocol};
-use crate::harness::eventually::{eventually, holds};
+use crate::harness::eventually::{holds, within};
 use crate::harness::mesh::{Mesh, NAMESPACE, Sidecar, SidecarOptions};
 use crate::harness::programs::{example, program, repository};
 
@@ -23,8 +24,8 @@ use crate::harness::programs::{example, program, repository};
 const REQUESTS: u32 = 1000;
 
 /// How much worse than accepted is let pass: compilers and processors differ a little.
-const INSTRUCTIONS_MORE: f64 = 1.08;
-const ALLOCATIONS_MORE: f64 = 1.03;
+const INSTRUCTIONS_MORE: f64 = 1.10;
+const ALLOCATIONS_MORE: f64 = 1.05;
 
 /// For one request.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -98,14 +99,12 @@ async fn measure(port_name: &str, protocol: Protocol) -> [Cost; 2] {
     mesh.service("cart", service, port_name, &[&cart]);
     let web = SidecarOptions { program: &of_web, dials: &[service], ..patient };
     let web = mesh.pod("web-0", "web", None, web).await;
-    for sidecar in [&cart, &web] {
-        sidecar.ready().await;
-    }
     call_often(&web, protocol).await;
     [cost_of(web, &outbound).await, cost_of(cart, &inbound).await]
 }
 
-/// Programs run some fifty times slower here.
+/// Programs run some fifty times slower here, beside whatever else runs.
+const SLOW: Duration = Duration::from_secs(300);
 const PATIENT: [&str; 6] = ["--handshake-timeout", "60s", "--answer-timeout", "60s", "--drain-time", "0s"];
 
 fn patience() -> String {
@@ -126,8 +125,8 @@ fn counted(output: &Path) -> Vec<String> {
 
 async fn call_often(web: &Sidecar, protocol: Protocol) {
     let mut client = None;
-    // The first answer needs the configuration, and a handshake.
-    eventually("the first answer", async || {
+    // The first answer needs certificates, configuration and a handshake, all under valgrind.
+    within(SLOW, "the first answer", async || {
         let mut fresh =
             Client::connect(protocol, web.outbound[0]).await.map_err(|error| error.to_string())?;
         let answer = fresh.send(request(protocol)).await.map_err(|error| error.to_string())?;
