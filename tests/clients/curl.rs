@@ -142,14 +142,7 @@ const ROWS: &[Row] = &[
         body: Wanted::Text("appapp"),
         received: "HTTP/1.1 GET",
     },
-    Row {
-        name: "two requests on one connection of HTTP/2",
-        arguments: &["--http2-prior-knowledge", "AGAIN"],
-        path: "/items",
-        told: "2 200 1 3\n2 200 0 3\n",
-        body: Wanted::Text("appapp"),
-        received: "HTTP/2.0 GET",
-    },
+    // Not two over HTTP/2: curl 7.88 (Debian 12) fails with any server when it uses a connection of prior knowledge again.
 ];
 
 #[tokio::test]

@@ -38,11 +38,15 @@ async fn metrics_and_access_log_tell_of_a_grpc_status_that_came_in_trailers() {
     let app = server.address("app");
     let between = Between::start(app, "grpc", 80).await;
     let arguments = [between.dial().to_string(), app.to_string()];
-    ask(python, "grpc_client.py", &[&arguments[0], &arguments[1], "error", "large"]).await;
-    for sidecar in [&between.web, &between.store] {
+    let both = [&between.web, &between.store];
+    ask(python, "grpc_client.py", &[&arguments[0], &arguments[1], "error"]).await;
+    for sidecar in both {
         let line = access_line(sidecar, "the failed call", |line| line["path"] == "/test.Shop/Fail").await;
         let told = ["protocol", "method", "status", "grpc_status", "tls"].map(|key| line[key].clone());
         assert_eq!(json!(told), json!(["grpc", "POST", 200, 9, "mutual"]));
+    }
+    ask(python, "grpc_client.py", &[&arguments[0], &arguments[1], "large"]).await;
+    for sidecar in both {
         let line = access_line(sidecar, "the large call", |line| line["path"] == "/test.Shop/Echo").await;
         // Each message has five bytes before it.
         assert_eq!(json!([line["received"], line["sent"]]), json!([4_194_309, 4_194_309]));
