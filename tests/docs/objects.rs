@@ -1,6 +1,7 @@
 //! Every object of the pages is one that the control plane understands and the API server takes.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use serde_json::Value;
 
@@ -58,7 +59,7 @@ fn shown() -> Vec<Shown> {
         shown.extend(ours.map(|document| Shown::of(&page, document)));
     }
     shown.retain(|object| !object.name.starts_with("broken"));
-    for kind in ["HTTPRoute", "GRPCRoute", "TrafficPolicy", "AuthorizationPolicy", "Pod"] {
+    for kind in ["HTTPRoute", "GRPCRoute", "TLSRoute", "TrafficPolicy", "AuthorizationPolicy", "Pod"] {
         assert!(shown.iter().any(|object| object.kind == kind), "no page shows a {kind}");
     }
     shown
@@ -67,8 +68,12 @@ fn shown() -> Vec<Shown> {
 #[tokio::test]
 async fn the_control_plane_accepts_every_object_of_the_pages() {
     let mesh = Mesh::start().await;
-    for service in ["cart", "cart-v1", "cart-v2", "store", "web"] {
-        let yaml = objects::service("shop", service, mesh.service_address(), "http");
+    let http =
+        ["cart", "cart-v1", "cart-v2", "store", "web"].map(|name| (name, mesh.service_address(), "http"));
+    let at_443 = || SocketAddr::new(mesh.service_address().ip(), 443);
+    let tls = ["vault", "vault-v1", "vault-v2"].map(|name| (name, at_443(), "tls"));
+    for (service, address, port_name) in http.into_iter().chain(tls) {
+        let yaml = objects::service("shop", service, address, port_name);
         mesh.apply(&format!("service-{service}.yaml"), &yaml);
     }
     // The examples of splits.md belong together, and some show what is refused: `splits_page` compares each. Those of
