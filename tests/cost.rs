@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::harness::App;
 use crate::harness::client::{Client, Protocol};
 use crate::harness::eventually::{holds, within};
-use crate::harness::mesh::{Mesh, NAMESPACE, Sidecar, SidecarOptions};
+use crate::harness::mesh::{Mesh, Sidecar, SidecarOptions};
 use crate::harness::programs::{example, program, repository};
 
 /// Enough that what a connection costs at its start hardly counts.
@@ -90,7 +90,7 @@ async fn measure(port_name: &str, protocol: Protocol) -> [Cost; 2] {
     let mesh = Mesh::start().await;
     let app = App::start("cart").await;
     let service = mesh.service_address();
-    mesh.apply("patience.yaml", &patience());
+    mesh.be_patient("cart");
     let counted =
         |output: &Path| counted(output).into_iter().map(|word| &*word.leak()).collect::<Vec<&str>>();
     let (of_cart, of_web) = (counted(&inbound), counted(&outbound));
@@ -107,13 +107,6 @@ async fn measure(port_name: &str, protocol: Protocol) -> [Cost; 2] {
 /// Programs run some fifty times slower here, beside whatever else runs.
 const SLOW: Duration = Duration::from_secs(300);
 const PATIENT: [&str; 6] = ["--handshake-timeout", "60s", "--answer-timeout", "60s", "--drain-time", "0s"];
-
-fn patience() -> String {
-    format!(
-        "apiVersion: gauze.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: cart, namespace: {NAMESPACE}}}\nspec:\n  \
-         targetRefs: [{{group: '', kind: Service, name: cart}}]\n  connectTimeout: 60s\n"
-    )
-}
 
 /// The sidecar that counts its allocations, under valgrind, which counts its instructions thread by thread.
 fn counted(output: &Path) -> Vec<String> {

@@ -283,6 +283,7 @@ impl Stage {
         let options = SidecarOptions { arguments: &arguments, ..Default::default() };
         let cart = mesh.pod_at(address, "cart-0", "cart", options).await;
         mesh.service("cart", service, port_name, &[&cart]);
+        mesh.be_patient("cart"); // the healthy client's requests are not to fail because the machine is busy
         let arguments = ["--access-log", "json"];
         let options = SidecarOptions { dials: &[service], arguments: &arguments, ..Default::default() };
         let web = mesh.pod("web-0", "web", None, options).await;

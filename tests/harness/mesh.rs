@@ -108,6 +108,15 @@ impl Mesh {
         std::fs::remove_file(self.folder.path().join(file)).expect("it was applied");
     }
 
+    /// Connections to this Service may take long to open: on a busy machine a second is nothing.
+    pub(crate) fn be_patient(&self, service: &str) {
+        let policy = format!(
+            "apiVersion: gauze.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {service}-patience, namespace: {NAMESPACE}}}\n\
+             spec:\n  targetRefs: [{{group: '', kind: Service, name: {service}}}]\n  connectTimeout: 60s\n"
+        );
+        self.apply(&format!("patience-{service}.yaml"), &policy);
+    }
+
     /// A Service address of this mesh that nothing else has; nobody ever dials it on the wire.
     pub(crate) fn service_address(&self) -> SocketAddr {
         let number = self.services.fetch_add(1, Ordering::Relaxed);
