@@ -83,10 +83,10 @@ impl TimeFormat {
 
     /// Writes a time.
     pub fn write(&self, time: SystemTime) -> String {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let moment = Moment::of(time);
         let mut out = String::with_capacity(32);
         for part in &self.0 {
-            write_part(&mut out, part, since).expect("a String takes all");
+            moment.write(&mut out, part).expect("a String takes all");
         }
         out
     }
@@ -100,34 +100,51 @@ fn push_text(parts: &mut Vec<TimePart>, text: &str) {
     }
 }
 
-fn write_part(out: &mut String, part: &TimePart, since: Duration) -> std::fmt::Result {
-    let (year, month, day) = date(since.as_secs() / 86_400);
-    let second = since.as_secs() % 86_400;
-    match part {
-        TimePart::Text(text) => out.write_str(text),
-        TimePart::Year => write!(out, "{year:04}"),
-        TimePart::Month => write!(out, "{month:02}"),
-        TimePart::MonthName => out.write_str(MONTHS[month as usize - 1]),
-        TimePart::Day => write!(out, "{day:02}"),
-        TimePart::Hour => write!(out, "{:02}", second / 3600),
-        TimePart::Minute => write!(out, "{:02}", second / 60 % 60),
-        TimePart::Second => write!(out, "{:02}", second % 60),
-        TimePart::Timestamp => write!(out, "{}", since.as_secs()),
-        TimePart::Fraction(digits) => {
-            let nanoseconds = format!("{:09}", since.subsec_nanos());
-            out.write_str(&nanoseconds[..usize::from(*digits)])
+/// A time, taken apart.
+struct Moment {
+    year: u64,
+    month: u64,
+    day: u64,
+    hour: u64,
+    minute: u64,
+    second: u64,
+    /// Since 1970.
+    since: Duration,
+}
+
+impl Moment {
+    fn of(time: SystemTime) -> Moment {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (year, month, day) = date(since.as_secs() / 86_400);
+        let second = since.as_secs() % 86_400;
+        Moment { year, month, day, hour: second / 3600, minute: second / 60 % 60, second: second % 60, since }
+    }
+
+    fn write(&self, out: &mut String, part: &TimePart) -> std::fmt::Result {
+        let Moment { year, month, day, hour, minute, second, since } = self;
+        match part {
+            TimePart::Text(text) => out.write_str(text),
+            TimePart::Year => write!(out, "{year:04}"),
+            TimePart::Month => write!(out, "{month:02}"),
+            TimePart::MonthName => out.write_str(MONTHS[*month as usize - 1]),
+            TimePart::Day => write!(out, "{day:02}"),
+            TimePart::Hour => write!(out, "{hour:02}"),
+            TimePart::Minute => write!(out, "{minute:02}"),
+            TimePart::Second => write!(out, "{second:02}"),
+            TimePart::Timestamp => write!(out, "{}", since.as_secs()),
+            TimePart::Fraction(digits) => {
+                let nanoseconds = format!("{:09}", since.subsec_nanos());
+                out.write_str(&nanoseconds[..usize::from(*digits)])
+            }
+            TimePart::Offset => out.write_str("+0000"),
+            TimePart::Zone => out.write_str("UTC"),
         }
-        TimePart::Offset => out.write_str("+0000"),
-        TimePart::Zone => out.write_str("UTC"),
     }
 }
 
 /// RFC 3339 in UTC, with milliseconds.
 pub fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let Moment { year, month, day, hour, minute, second, since } = Moment::of(time);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
 }
 
