@@ -1,6 +1,6 @@
 //! What follows 101: `Upgrade` over HTTP/1.1, as WebSocket uses it.
 
-use super::{Ends, fields};
+use super::{End, Ends, fields};
 use crate::harness::eventually;
 use crate::harness::eventually::PATIENCE;
 
@@ -131,12 +131,7 @@ async fn a_tunnel_is_judged_when_it_opens_and_at_every_change_of_policy() {
              spec:\n  action: Deny\n  rules:\n  - to:\n    - paths: [{path}]\n      methods: [GET]\n"
         )
     };
-    let mut client = ends.client().await;
-    client.say(REQUEST).await;
-    let mut app = ends.app().await;
-    app.head().await;
-    app.say(ANSWER).await;
-    client.head().await;
+    let (mut client, mut app) = open(&ends).await;
     ends.mesh.apply("deny.yaml", &deny("/other"));
     eventually("the first policy is in force", async || denied(&ends, "/other").await).await;
     client.say("ping").await;
@@ -147,6 +142,17 @@ async fn a_tunnel_is_judged_when_it_opens_and_at_every_change_of_policy() {
     denied(&ends, "/chat").await.expect("judged when it opens");
     let keys = ["direction=\"inbound\"", "code=\"101\"", "error=\"M4006\""];
     ends.cart.counts("gauze_requests_total", &keys, 1.0).await;
+}
+
+/// A tunnel that has opened, by its two ends.
+async fn open(ends: &Ends) -> (End, End) {
+    let mut client = ends.client().await;
+    client.say(REQUEST).await;
+    let mut app = ends.app().await;
+    app.head().await;
+    app.say(ANSWER).await;
+    client.head().await;
+    (client, app)
 }
 
 /// Whether an upgrade of this path is denied now.
@@ -170,15 +176,6 @@ async fn denied(ends: &Ends, path: &str) -> Result<(), String> {
 #[tokio::test]
 async fn a_tunnel_on_which_nothing_moves_ends_and_so_does_one_whose_proxy_ends() {
     let mut ends = Ends::start_with(&["--tcp-idle-timeout", "2s", "--drain-time", "100ms"]).await;
-    let open = async |ends: &Ends| {
-        let mut client = ends.client().await;
-        client.say(REQUEST).await;
-        let mut app = ends.app().await;
-        app.head().await;
-        app.say(ANSWER).await;
-        client.head().await;
-        (client, app)
-    };
     let (mut client, mut app) = open(&ends).await;
     assert_eq!((client.rest().await, app.rest().await), (String::new(), String::new()));
     for sidecar in [&ends.web, &ends.cart] {
