@@ -3,13 +3,16 @@
 
 use std::fmt;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt;
 use gauze_tests::client::Protocol;
 use gauze_tests::load::Told;
 use gauze_tests::record::Record;
-use gauze_tests::server::{Came, read_ledger};
+use gauze_tests::server::{Came, Open, Server, read_ledger};
+use tokio::net::TcpListener;
 
 use super::cluster::{Cluster, REGISTRY, TAG};
 use super::eventually::{holds, within};
@@ -252,4 +255,23 @@ impl fmt::Display for Account {
         let [told, lost, twice] = [told, lost, twice].map(Vec::len);
         write!(f, "{sent} sent, {answered} answered, {told} told as failed, {lost} lost, {twice} twice")
     }
+}
+
+/// What the ledgers of an app that finishes rest on. One thread, so that nothing looks for newcomers in between.
+#[tokio::test]
+async fn an_app_that_ends_serves_whoever_the_kernel_has_accepted_for_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let server = Server::new("app", &folder.path().join("ledger"), Duration::ZERO);
+    let mut open = Open::default();
+    assert!(server.accept(&listener, &mut open).now_or_never().is_none(), "nobody has come yet");
+
+    let mut caller = std::net::TcpStream::connect(address).expect("the kernel accepts");
+    caller.write_all(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n").expect("it takes a request");
+    server.close(listener, &mut open);
+    open.end().await;
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
+use std::net;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -31,6 +31,8 @@ pub type Came = BTreeMap<String, (usize, usize)>;
 
 /// How long an app that ends waits for the first byte of a connection that it has just accepted.
 const NEWCOMERS: Duration = Duration::from_secs(1);
+/// How long it listens on after that: a request may be on its way on every kept connection.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// An app, and where it notes what it received.
 pub struct Server {
@@ -82,9 +84,18 @@ impl Server {
     }
 
     /// What the kernel has accepted for the app is the app's: serves it, and listens no more.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn close(self: &Arc<Server>, listener: TcpListener, open: &mut Open) {
-        while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-            open.serve(self, stream);
+        // The kernel itself is asked: tokio knows only of those who came before it last looked.
+        let listener = listener.into_std().expect("a listener of this runtime");
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => open.serve(self, of_tokio(stream)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {} // they have left already
+            }
         }
     }
 
@@ -120,6 +131,13 @@ impl Server {
     }
 }
 
+fn of_tokio(stream: net::TcpStream) -> TcpStream {
+    stream
+        .set_nonblocking(true)
+        .and_then(|()| TcpStream::from_std(stream))
+        .expect("a stream for this runtime")
+}
+
 /// What gRPC says behind a whole answer.
 fn fine() -> HeaderMap {
     HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))])
@@ -152,16 +170,28 @@ async fn connection(server: Arc<Server>, stream: TcpStream, mut ending: watch::R
         let _ = lines::serve(stream, &server.name, ending, |what, id| server.note(what, id)).await;
         return;
     }
-    let service = service_fn(move |request| {
-        let server = server.clone();
-        async move { Ok::<_, Infallible>(server.answer(request).await) }
+    let told = ending.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (server, told) = (server.clone(), told.clone());
+        async move {
+            let is_http1 = request.version() < Version::HTTP_2;
+            let mut response = server.answer(request).await;
+            if is_http1 && *told.borrow() {
+                response.headers_mut().insert("connection", HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         _ = serving.as_mut() => return,
-        () = lines::told_to_end(&mut ending) => serving.as_mut().graceful_shutdown(),
+        () = lines::told_to_end(&mut ending) => {}
     }
+    if timeout(LINGER, serving.as_mut()).await.is_ok() {
+        return;
+    }
+    serving.as_mut().graceful_shutdown();
     let _ = serving.await;
 }
 
