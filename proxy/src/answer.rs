@@ -21,6 +21,7 @@ use crate::body::{Body, BodyError};
 use crate::connect::StreamHeld;
 use crate::h1::server::Payload;
 use crate::headers::{GAUZE_NOT_DELIVERED, cleanse_trailers};
+use crate::interim::Interim;
 use crate::metrics::RetryReason;
 use crate::record::Record;
 use crate::refusal::{Reader, Refusal};
@@ -60,12 +61,13 @@ pub(crate) struct Held {
 }
 
 /// One request and its response, as they are told and watched.
-pub(crate) struct Exchange {
+pub(crate) struct Exchange<'i> {
     record: Record,
     reader: Reader,
     /// Whether the client is the proxy of a peer, which may hear what is between proxies only.
     is_for_peer: bool,
     progress: Rc<Progress>,
+    interim: &'i Interim,
     idle_limit: Duration,
     deadline: Option<Deadline>,
     /// That it asks to leave HTTP.
@@ -87,21 +89,26 @@ struct Idle {
     seen: u64,
 }
 
-impl Exchange {
-    pub(crate) fn new(record: Record, reader: Reader, idle_limit: Duration) -> Exchange {
-        let progress = Rc::default();
-        Exchange { record, reader, is_for_peer: false, progress, idle_limit, deadline: None, leaving: None }
+impl<'i> Exchange<'i> {
+    pub(crate) fn new(
+        record: Record,
+        reader: Reader,
+        interim: &'i Interim,
+        idle_limit: Duration,
+    ) -> Exchange<'i> {
+        let (progress, is_for_peer) = (Rc::default(), false);
+        Exchange { record, reader, is_for_peer, progress, interim, idle_limit, deadline: None, leaving: None }
     }
 
     /// The client is the proxy of a peer, if `is_peer`.
     #[must_use]
-    pub(crate) fn for_peer(self, is_peer: bool) -> Exchange {
+    pub(crate) fn for_peer(self, is_peer: bool) -> Exchange<'i> {
         Exchange { is_for_peer: is_peer, ..self }
     }
 
     /// The request asks to leave HTTP, if there is `leaving`.
     #[must_use]
-    pub(crate) fn leaving(self, leaving: Option<Box<Leaving>>) -> Exchange {
+    pub(crate) fn leaving(self, leaving: Option<Box<Leaving>>) -> Exchange<'i> {
         Exchange { leaving, ..self }
     }
 
@@ -146,10 +153,10 @@ impl Exchange {
     }
 
     /// The request, to be sent.
-    pub(crate) fn sending(&mut self, head: Parts, body: Replay) -> Sending {
+    pub(crate) fn sending(&mut self, head: Parts, body: Replay) -> Sending<'i> {
         self.record.goes_on(&head.headers);
         let way = self.leaving.as_ref().map(|leaving| leaving.way.clone());
-        Sending::new(head, body, way, Rc::clone(&self.progress))
+        Sending::new(head, body, way, Rc::clone(&self.progress), self.interim)
     }
 
     /// Whether the client reads the status of gRPC.
@@ -175,8 +182,8 @@ impl Exchange {
         self.record.retry_stop = Some(stop);
     }
 
-    /// Waits for the response: as long as the request's body moves, as this try may take, and as the
-    /// request may take in all. One timer serves the three.
+    /// Waits for the response: as long as the request's body moves or interim responses come, as this try may take,
+    /// and as the request may take in all. One timer serves the three.
     ///
     /// # Errors
     /// Those of `sent`; or one of the times is over.
@@ -189,7 +196,7 @@ impl Exchange {
         let ends = deadline::of_try(self.left(), per_try);
         let ends = ends.and_then(|(after, expiry)| Some((Instant::now().checked_add(after)?, expiry)));
         loop {
-            let seen = self.progress.moved();
+            let seen = self.moved();
             let idle_at = Instant::now() + self.idle_limit;
             let at = ends.map_or(idle_at, |(at, _)| at.min(idle_at));
             if let Ok(sent) = timeout_at(at, sent.as_mut()).await {
@@ -198,12 +205,16 @@ impl Exchange {
             if let Some((_, expiry)) = ends.filter(|(ends, _)| *ends <= at) {
                 return Err(self.expired(expiry, per_try));
             }
-            if self.progress.moved() == seen {
+            if self.moved() == seen {
                 let is_server_silent = self.progress.has_ended();
                 let code = if is_server_silent { Code::STREAM_IDLE } else { Code::REQUEST_IDLE };
                 return Err(Refusal::new(code, format!("nothing moved for {:?}", self.idle_limit)));
             }
         }
+    }
+
+    fn moved(&self) -> u64 {
+        self.progress.moved() + self.interim.noted() as u64
     }
 
     fn expired(&self, expiry: Expiry, per_try: Option<Duration>) -> Refusal {

@@ -18,6 +18,7 @@ use crate::body::Body;
 use crate::config::Destination;
 use crate::headers::{GAUZE_PEER, PeerHeader};
 use crate::http;
+use crate::interim::Interim;
 use crate::metrics::{Direction, EdgeLabels, EdgeMetrics, Protocol};
 use crate::record::Record;
 use crate::refusal::{Reader, Refusal};
@@ -75,11 +76,11 @@ impl Caller {
         }
     }
 
-    /// Carries one of its requests.
-    pub(crate) async fn carry(&self, request: Request<Body>) -> Response<Answer> {
+    /// Carries one of its requests; what comes before the response is noted in `interim`.
+    pub(crate) async fn carry(&self, request: Request<Body>, interim: &Interim) -> Response<Answer> {
         match self {
-            Caller::App(from) => http::outbound(request, from).await,
-            Caller::Peer(from) => http::inbound(request, from).await,
+            Caller::App(from) => http::outbound(request, interim, from).await,
+            Caller::Peer(from) => http::inbound(request, interim, from).await,
         }
     }
 
@@ -121,7 +122,7 @@ impl FromApp {
     }
 
     /// What is told of a request that begins.
-    pub(crate) fn exchange(&self, head: &Parts) -> Exchange {
+    pub(crate) fn exchange<'i>(&self, head: &Parts, interim: &'i Interim) -> Exchange<'i> {
         let worker = &self.worker;
         let leaving = Leaving::of(head, worker, None);
         let reader = reader_of(head, leaving.as_deref());
@@ -129,7 +130,8 @@ impl FromApp {
         let protocol = protocol_of(head.version, reader);
         let log = &worker.proxy.access_log;
         let record = Record::request(log, edge, protocol, self.source, self.destination, head);
-        Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout).leaving(leaving)
+        let idle_limit = worker.proxy.settings.limits.stream_idle_timeout;
+        Exchange::new(record, reader, interim, idle_limit).leaving(leaving)
     }
 }
 
@@ -157,7 +159,7 @@ impl FromPeer {
     ///
     /// # Errors
     /// The port accepts mesh TLS only, or the policies do not let it in.
-    pub(crate) fn authorize(&self, head: &Parts, exchange: &mut Exchange) -> Result<(), Refusal> {
+    pub(crate) fn authorize(&self, head: &Parts, exchange: &mut Exchange<'_>) -> Result<(), Refusal> {
         let http = Http { method: head.method.as_str(), path: head.uri.path() };
         self.judge(Some(http)).tell(&self.told(Some(http)), exchange.record())
     }
@@ -218,7 +220,11 @@ impl FromPeer {
     }
 
     /// What is told of a request that begins, and the version to speak to the app: what the caller's app spoke.
-    pub(crate) fn exchange(self: &Rc<Self>, head: &Parts) -> (Exchange, Version) {
+    pub(crate) fn exchange<'i>(
+        self: &Rc<Self>,
+        head: &Parts,
+        interim: &'i Interim,
+    ) -> (Exchange<'i>, Version) {
         let worker = &self.worker;
         let leaving = Leaving::of(head, worker, Some(self));
         let reader = reader_of(head, leaving.as_deref());
@@ -227,7 +233,8 @@ impl FromPeer {
         let protocol = protocol_of(version, reader);
         let log = &worker.proxy.access_log;
         let record = Record::request(log, edge, protocol, self.source, self.destination, head);
-        let exchange = Exchange::new(record, reader, worker.proxy.settings.limits.stream_idle_timeout);
+        let idle_limit = worker.proxy.settings.limits.stream_idle_timeout;
+        let exchange = Exchange::new(record, reader, interim, idle_limit);
         (exchange.for_peer(self.is_peer()).leaving(leaving), version)
     }
 

@@ -111,7 +111,7 @@ pub(crate) async fn send(
     worker: &Rc<Worker>,
     to: &Arc<EndpointTarget>,
     wire: Wire,
-    sending: &mut Sending,
+    sending: &mut Sending<'_>,
 ) -> Result<Sent, Refusal> {
     let pool = worker.pools.of(&to.peer);
     match wire {
@@ -201,7 +201,7 @@ impl Pool {
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         to: &Arc<EndpointTarget>,
-        sending: &mut Sending,
+        sending: &mut Sending<'_>,
     ) -> Result<(Response<Body>, StreamHeld), Refusal> {
         let mut was_dismissed = false;
         loop {
@@ -292,7 +292,7 @@ impl Pool {
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         to: &Arc<EndpointTarget>,
-        sending: &mut Sending,
+        sending: &mut Sending<'_>,
     ) -> Result<Response<Body>, Refusal> {
         if sending.is_extended_connect() {
             return Err(Refusal::new(Code::NO_EXTENDED_CONNECT, to.peer.address.to_string()));
@@ -304,8 +304,9 @@ impl Pool {
                 Some(connection) => connection,
                 None => self.open_http1(worker, to).await?,
             };
+            let interim = sending.interim;
             let (head, body, way) = sending.begin();
-            let failed = match connection.send_parts(head, body, way).await {
+            let failed = match connection.send_parts(head, body, way, interim).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };

@@ -20,6 +20,7 @@ use crate::body::Body;
 use crate::caller::{FromApp, FromPeer};
 use crate::connect::{self, Wire};
 use crate::headers;
+use crate::interim::Interim;
 use crate::refusal::Refusal;
 use crate::retry::replay::Replay;
 use crate::retry::{self, Done};
@@ -29,14 +30,14 @@ use crate::target::{ClusterTarget, Limited, RouteRule};
 type Carried = Result<(Response<Body>, Option<Held>), Refusal>;
 
 /// Carries one request of our app to an endpoint.
-pub(crate) async fn outbound(request: Request<Body>, from: &FromApp) -> Response<Answer> {
+pub(crate) async fn outbound(request: Request<Body>, interim: &Interim, from: &FromApp) -> Response<Answer> {
     let (head, body) = request.into_parts();
-    let mut exchange = from.exchange(&head);
+    let mut exchange = from.exchange(&head, interim);
     let carried = carry_outbound(head, body, from, &mut exchange).await;
     exchange.answer(carried)
 }
 
-async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &mut Exchange) -> Carried {
+async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &mut Exchange<'_>) -> Carried {
     let worker = &from.worker;
     headers::within_limits(&head, &worker.proxy.settings.limits, false)?;
     headers::arrive(&mut head, from.destination, || worker.draw_id())?;
@@ -66,9 +67,13 @@ async fn carry_outbound(mut head: Parts, body: Body, from: &FromApp, exchange: &
 }
 
 /// Carries one request that comes to our app, from a peer or from outside the mesh.
-pub(crate) async fn inbound(request: Request<Body>, from: &Rc<FromPeer>) -> Response<Answer> {
+pub(crate) async fn inbound(
+    request: Request<Body>,
+    interim: &Interim,
+    from: &Rc<FromPeer>,
+) -> Response<Answer> {
     let (head, body) = request.into_parts();
-    let (mut exchange, version) = from.exchange(&head);
+    let (mut exchange, version) = from.exchange(&head, interim);
     let carried = carry_inbound(head, body, version, from, &mut exchange).await;
     exchange.answer(carried)
 }
@@ -78,7 +83,7 @@ async fn carry_inbound(
     body: Body,
     version: Version,
     from: &FromPeer,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
 ) -> Carried {
     let worker = &from.worker;
     from.authorize(&head, exchange)?;

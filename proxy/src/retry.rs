@@ -54,8 +54,8 @@ pub(crate) async fn until_done(
     worker: &Rc<Worker>,
     cluster: &ClusterTarget,
     rule: &RouteRule,
-    sending: &mut Sending,
-    exchange: &mut Exchange,
+    sending: &mut Sending<'_>,
+    exchange: &mut Exchange<'_>,
 ) -> Result<Done, Refusal> {
     let live = &cluster.terms.live;
     live.budget.count_request(clock());
@@ -96,7 +96,7 @@ pub(crate) async fn until_done(
 }
 
 /// Whether the policy asks for another try at all; mostly it does not, and nothing more is looked at.
-fn is_retried(policy: &RetryPolicy, outcome: &Outcome, sending: &Sending) -> bool {
+fn is_retried(policy: &RetryPolicy, outcome: &Outcome, sending: &Sending<'_>) -> bool {
     policy.retries > 0 && policy.on.hold(outcome, &sending.head.method)
 }
 
@@ -105,8 +105,8 @@ async fn try_once(
     worker: &Rc<Worker>,
     endpoint: &Arc<EndpointTarget>,
     rule: &RouteRule,
-    sending: &mut Sending,
-    exchange: &mut Exchange,
+    sending: &mut Sending<'_>,
+    exchange: &mut Exchange<'_>,
 ) -> Result<Sent, Refusal> {
     let Timeouts { per_try, .. } = rule.timeouts;
     exchange.goes_to(endpoint);
@@ -127,7 +127,7 @@ async fn try_once(
 /// No try follows: what is left of the request's body goes where the response comes from.
 fn pass_on(
     sent: Result<Sent, Refusal>,
-    sending: &mut Sending,
+    sending: &mut Sending<'_>,
     endpoint: Arc<EndpointTarget>,
     in_flight: InFlight,
 ) -> Result<Done, Refusal> {
@@ -137,7 +137,7 @@ fn pass_on(
 }
 
 /// Says to the next sidecar who we are; to nobody else.
-fn introduce(sending: &mut Sending, endpoint: &EndpointTarget, worker: &Worker) {
+fn introduce(sending: &mut Sending<'_>, endpoint: &EndpointTarget, worker: &Worker) {
     if endpoint.peer.identity().is_some()
         && let Some(value) = worker.peer_value(sending.head.version)
     {
@@ -147,7 +147,7 @@ fn introduce(sending: &mut Sending, endpoint: &EndpointTarget, worker: &Worker) 
 
 /// What is spoken to an endpoint: what the app spoke, except that between sidecars HTTP/1 rides on HTTP/2, unless it
 /// asks to leave HTTP.
-fn wire(sending: &Sending, endpoint: &EndpointTarget, carrier: Carrier) -> Wire {
+fn wire(sending: &Sending<'_>, endpoint: &EndpointTarget, carrier: Carrier) -> Wire {
     let is_meshed = endpoint.peer.identity().is_some();
     match sending.head.version {
         Version::HTTP_2 => Wire::Http2,

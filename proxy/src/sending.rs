@@ -13,11 +13,12 @@ use http_body::{Frame, SizeHint};
 
 use crate::body::BodyError;
 use crate::headers::{GAUZE_PEER, cleanse_trailers};
+use crate::interim::Interim;
 use crate::retry::replay::{Replay, TryBody};
 use crate::upgrade::Way;
 
 /// A request that goes out once, or more often.
-pub(crate) struct Sending {
+pub(crate) struct Sending<'i> {
     pub(crate) head: Parts,
     body: Replay,
     progress: Rc<Progress>,
@@ -25,6 +26,8 @@ pub(crate) struct Sending {
     has_begun: bool,
     /// How it asks to leave HTTP.
     pub(crate) way: Option<Way>,
+    /// Where what comes before its response is noted.
+    pub(crate) interim: &'i Interim,
 }
 
 /// The body that one try sends.
@@ -51,9 +54,15 @@ impl Progress {
     }
 }
 
-impl Sending {
-    pub(crate) fn new(head: Parts, body: Replay, way: Option<Way>, progress: Rc<Progress>) -> Sending {
-        Sending { head, body, progress, has_begun: false, way }
+impl<'i> Sending<'i> {
+    pub(crate) fn new(
+        head: Parts,
+        body: Replay,
+        way: Option<Way>,
+        progress: Rc<Progress>,
+        interim: &'i Interim,
+    ) -> Sending<'i> {
+        Sending { head, body, progress, has_begun: false, way, interim }
     }
 
     /// Whether it can be sent from its start now.
@@ -167,10 +176,10 @@ pub(crate) fn payload(frame: &Frame<Bytes>) -> u64 {
 use crate::body::Body;
 
 #[cfg(test)]
-impl Sending {
+impl Sending<'static> {
     /// A request that nobody watches.
-    pub(crate) fn of(request: Request<Body>, body: impl FnOnce(Body) -> Replay) -> Sending {
+    pub(crate) fn of(request: Request<Body>, body: impl FnOnce(Body) -> Replay) -> Sending<'static> {
         let (head, of_request) = request.into_parts();
-        Sending::new(head, body(of_request), None, Rc::default())
+        Sending::new(head, body(of_request), None, Rc::default(), Box::leak(Box::default()))
     }
 }

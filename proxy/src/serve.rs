@@ -27,6 +27,7 @@ use crate::drain::Stage;
 use crate::gather::Gathered;
 use crate::h1;
 use crate::h1::server::{Closing, Payload};
+use crate::interim::Interim;
 use crate::refusal::Refusal;
 use crate::settings::LimitSettings;
 use crate::stream::Stream as Connection;
@@ -50,8 +51,8 @@ pub(crate) fn http1(caller: Caller, stream: Connection) -> impl Future<Output = 
     let carrier = Rc::clone(&caller);
     let settings = Rc::clone(&worker.http1);
     let closing = closing(worker, first_stage(&caller), connect::dismiss_at(&stream));
-    let served =
-        h1::server::serve(stream, settings, closing, async move |request| carrier.carry(request).await);
+    let handler = async move |request, interim: &Interim| carrier.carry(request, interim).await;
+    let served = h1::server::serve(stream, settings, closing, handler);
     // No `async` block: it would keep room for what it was made from, in each idle connection.
     served.map(move |served| {
         if let Err(h1::server::ServeError::Refused(refusal)) = &served {
@@ -79,7 +80,8 @@ pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> 
         async move {
             let is_head = request.method() == Method::HEAD;
             let client = upgrade::client_of_http2(&mut request);
-            let mut response = carrier.carry(request.map(Body::from)).await;
+            let interim = Interim::default(); // they end here: hyper cannot send them
+            let mut response = carrier.carry(request.map(Body::from), &interim).await;
             if let (Some(client), Some(tunnel)) = (client, response.body_mut().take_tunnel()) {
                 tokio::task::spawn_local(tunnel.carry_http2(client));
             }

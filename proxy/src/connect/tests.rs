@@ -22,7 +22,7 @@ fn endpoint(listener: &TcpListener, limits: Limits) -> Arc<EndpointTarget> {
     EndpointTarget::for_tests(listener.local_addr().unwrap(), limits)
 }
 
-fn request() -> Sending {
+fn request() -> Sending<'static> {
     Sending::of(Request::get("http://cart/items").body(Body::Empty).unwrap(), Replay::at_hand)
 }
 

@@ -25,6 +25,7 @@ use super::outgoing::{Framing, Outgoing, WriteError, framing_of, settle};
 use super::wire::Wire;
 use super::{Incoming, ReadError};
 use crate::body::{Body, BodyError};
+use crate::interim::Interim;
 use crate::stream::Stream;
 use crate::upgrade::{Opened, Way};
 
@@ -105,7 +106,7 @@ impl Connection {
     /// [`is_usable`](Connection::is_usable) before each reuse.
     ///
     /// An authority in the URI takes the place of `Host`. When both messages have ended cleanly the
-    /// connection goes home, else it is closed. Dropping the future closes it too.
+    /// connection goes home, else it is closed. Dropping the future closes it too. Interim responses are passed over.
     ///
     /// # Errors
     /// There is no response; the connection is closed.
@@ -118,20 +119,25 @@ impl Connection {
         B::Error: Into<BodyError>,
     {
         let (mut head, body) = request.into_parts();
-        self.send_parts(&mut head, body, None)
+        async move {
+            let interim = Interim::default();
+            self.send_parts(&mut head, body, None, &interim).await
+        }
     }
 
     /// As [`send`](Connection::send), of a head that is wanted again if the request is: only the fields
-    /// of framing and `Host` are made those of HTTP/1 in it. It may ask to leave HTTP by a `way`.
+    /// of framing and `Host` are made those of HTTP/1 in it. It may ask to leave HTTP by a `way`. What comes before
+    /// the response is noted in `interim`.
     ///
     /// # Errors
     /// There is no response; the connection is closed.
-    pub(crate) fn send_parts<B>(
+    pub(crate) fn send_parts<'i, B>(
         self,
         head: &mut request::Parts,
         body: B,
         way: Option<&Way>,
-    ) -> impl Future<Output = Result<Response<Body>, SendError>> + use<B>
+        interim: &'i Interim,
+    ) -> impl Future<Output = Result<Response<Body>, SendError>> + use<'i, B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<BodyError>,
@@ -139,7 +145,7 @@ impl Connection {
         // Made outside the future, which would keep the room of the request.
         let mut upload = Upload::new(head, body, way);
         async move {
-            match read_response(&self.wire, &mut upload).await {
+            match read_response(&self.wire, &mut upload, interim).await {
                 Ok(head) if head.body == BodyFraming::Tunnel => self.opened(head, upload),
                 Ok(head) => Ok(self.response(head, upload)),
                 Err(kind) => Err(SendError { not_delivered: upload.outgoing.written == 0, kind }),
@@ -200,7 +206,7 @@ impl Connection {
     }
 }
 
-fn with_body(head: ResponseHead, body: Body) -> Response<Body> {
+fn with_body<B>(head: ResponseHead, body: B) -> Response<B> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.version_mut() = head.version;
@@ -319,7 +325,11 @@ where
 }
 
 /// Reads the response's head while the request is written.
-async fn read_response<B>(wire: &RefCell<Wire>, upload: &mut Upload<B>) -> Result<ResponseHead, SendErrorKind>
+async fn read_response<B>(
+    wire: &RefCell<Wire>,
+    upload: &mut Upload<B>,
+    interim: &Interim,
+) -> Result<ResponseHead, SendErrorKind>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
@@ -348,7 +358,7 @@ where
         match head.status {
             _ if head.body == BodyFraming::Tunnel => return upload.switched(head, wire).await,
             StatusCode::CONTINUE => upload.wait = None,
-            status if status.is_informational() => {}
+            status if status.is_informational() => interim.note(with_body(head, ())),
             _ => return Ok(head),
         }
     }

@@ -25,6 +25,7 @@ use super::wire::{Broken, Wire};
 use super::{Incoming, ReadError};
 use crate::body::{Body, BodyError};
 use crate::headers::lists;
+use crate::interim::Interim;
 use crate::refusal::Refusal;
 use crate::stream::Stream;
 use crate::upgrade::Tunnel;
@@ -105,6 +106,7 @@ pub enum Closing {
 
 /// Serves requests one after another until the connection ends.
 ///
+/// What the handler notes as interim goes to the client at once, ahead of what it returns.
 /// `closing` says when it is to end, and later perhaps that it is to end sooner; it never ends itself. A
 /// response that says `Connection: close` is the last one.
 ///
@@ -114,7 +116,7 @@ pub fn serve<B: Payload>(
     stream: Stream,
     settings: Rc<Settings>,
     closing: impl futures_util::Stream<Item = Closing>,
-    handler: impl AsyncFn(Request<Body>) -> Response<B>,
+    handler: impl AsyncFn(Request<Body>, &Interim) -> Response<B>,
 ) -> impl Future<Output = Result<(), ServeError>> {
     // Made outside the future, which would keep the room of its arguments.
     let mut connection = Connection {
@@ -204,7 +206,7 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
     async fn carry<B: Payload>(
         &mut self,
         head: RequestHead,
-        handler: &impl AsyncFn(Request<Body>) -> Response<B>,
+        handler: &impl AsyncFn(Request<Body>, &Interim) -> Response<B>,
     ) -> Result<After, ServeError> {
         let asked = Asked {
             is_head: head.method == Method::HEAD,
@@ -213,20 +215,25 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
             persistent: head.persistent,
         };
         let request = self.request(head);
+        let interim = Interim::default();
         let mut watch = Watch::new(self.settings.half_closed_timeout);
 
         let mut response = {
             // In a scope of its own: its room is used again for the response.
-            let mut answer = pin!(handler(request));
+            let mut answer = pin!(handler(request, &interim));
             poll_fn(|cx| match answer.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
-                Poll::Pending => watch.poll(&self.wire, cx).map(|broken| Err(ServeError::from(broken))),
+                Poll::Pending => {
+                    let _ = self.poll_ahead(&interim, &asked, cx)?;
+                    watch.poll(&self.wire, cx).map(|broken| Err(ServeError::from(broken)))
+                }
             })
             .await?
         };
+        self.put_ahead(&interim, &asked);
 
         if let Some(tunnel) = response.body_mut().take_tunnel() {
-            let mut outgoing = last_head(response.into_parts().0);
+            let mut outgoing = self.last_head(response.into_parts().0);
             self.send(&mut outgoing, &mut watch).await?;
             return Ok(After::Leave(tunnel));
         }
@@ -242,6 +249,22 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
             return Ok(After::Close);
         }
         Ok(After::NextRequest)
+    }
+
+    /// Writes what has come before the response.
+    fn poll_ahead(&self, interim: &Interim, asked: &Asked, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.put_ahead(interim, asked);
+        self.wire.borrow_mut().poll_ahead(cx)
+    }
+
+    /// What has come before the response is to be written. HTTP/1.0 has nothing of the kind (RFC 9110, 15.2).
+    fn put_ahead(&self, interim: &Interim, asked: &Asked) {
+        while let Some(response) = interim.take() {
+            if asked.version != Version::HTTP_10 {
+                let mut wire = self.wire.borrow_mut();
+                write_response_head(wire.ahead(), Version::HTTP_11, response.status(), response.headers());
+            }
+        }
     }
 
     /// Writes the response, for as long as somebody waits for it and something moves.
@@ -306,9 +329,19 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
         if parts.status == StatusCode::NO_CONTENT {
             parts.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
         }
-        let mut head = BytesMut::new();
+        let mut head = self.wire.borrow_mut().end_ahead();
         write_response_head(&mut head, Version::HTTP_11, parts.status, &parts.headers);
         (Outgoing::new(head, framing, body), closes)
+    }
+
+    /// The head behind which no HTTP follows.
+    fn last_head(&self, mut parts: response::Parts) -> Outgoing<Body> {
+        let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        settle(&mut parts.headers, Framing::Nothing, switches.then_some("upgrade"));
+        parts.headers.remove(CONTENT_LENGTH);
+        let mut head = self.wire.borrow_mut().end_ahead();
+        write_response_head(&mut head, Version::HTTP_11, parts.status, &parts.headers);
+        Outgoing::new(head, Framing::Nothing, Body::Empty)
     }
 
     /// Lets the rest of the request's body pass: read by whoever still forwards it, else dropped here
@@ -345,7 +378,8 @@ impl<S: futures_util::Stream<Item = Closing>> Connection<S> {
     /// Answers what is no request that could be handled.
     async fn refuse(mut self, refusal: Refusal) -> Result<(), ServeError> {
         let deadline = Instant::now() + self.settings.linger;
-        let mut answer = Outgoing::new(answer_to(&refusal), Framing::Nothing, Body::Empty);
+        let ahead = self.wire.borrow_mut().end_ahead();
+        let mut answer = Outgoing::new(answer_to(&refusal, ahead), Framing::Nothing, Body::Empty);
         poll_fn(|cx| match answer.poll(&self.wire, cx) {
             Poll::Ready(written) => Poll::Ready(written.map_err(ServeError::from)),
             Poll::Pending => self.alarm.poll(deadline, cx).map(|()| Err(ServeError::Abandoned)),
@@ -427,16 +461,6 @@ fn too_late() -> ServeError {
     ServeError::Refused(Refusal::new(Code::HEADER_TIMEOUT, "the request's head did not arrive in time"))
 }
 
-/// The head behind which no HTTP follows.
-fn last_head(mut parts: response::Parts) -> Outgoing<Body> {
-    let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-    settle(&mut parts.headers, Framing::Nothing, switches.then_some("upgrade"));
-    parts.headers.remove(CONTENT_LENGTH);
-    let mut head = BytesMut::new();
-    write_response_head(&mut head, Version::HTTP_11, parts.status, &parts.headers);
-    Outgoing::new(head, Framing::Nothing, Body::Empty)
-}
-
 /// RFC 9112, 6.3, seen from the sender.
 fn framing_of_response<B: http_body::Body>(
     status: StatusCode,
@@ -454,8 +478,8 @@ fn framing_of_response<B: http_body::Body>(
     }
 }
 
-/// The whole response to what is no request.
-fn answer_to(refusal: &Refusal) -> BytesMut {
+/// The whole response to what is no request, behind what goes `ahead` of it.
+fn answer_to(refusal: &Refusal, ahead: BytesMut) -> BytesMut {
     let status = refusal.code.entry().and_then(|entry| StatusCode::from_u16(entry.status).ok());
     let body = format!("{refusal}\n");
     let mut headers = HeaderMap::with_capacity(4);
@@ -465,7 +489,7 @@ fn answer_to(refusal: &Refusal) -> BytesMut {
     if let Ok(code) = HeaderValue::try_from(refusal.code.to_string()) {
         headers.insert("gauze-error", code);
     }
-    let mut answer = BytesMut::new();
+    let mut answer = ahead;
     write_response_head(&mut answer, Version::HTTP_11, status.unwrap_or(StatusCode::BAD_REQUEST), &headers);
     answer.extend_from_slice(body.as_bytes());
     answer

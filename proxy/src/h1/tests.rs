@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
 use crate::body::Body;
+use crate::interim::Interim;
 use crate::stream::Stream;
 
 mod both;
@@ -68,7 +69,7 @@ async fn whole(body: Body) -> String {
 fn an_idle_connection_is_small() {
     on_a_worker(async {
         let (_client, server) = pair().await;
-        let handler = async |_| http::Response::new(Body::empty());
+        let handler = async |_, _: &Interim| http::Response::new(Body::empty());
         let serving =
             super::server::serve(server, Default::default(), futures_util::stream::pending(), handler);
         let sizes = [size_of_val(&serving), size_of::<super::wire::Wire>(), size_of::<Body>()];

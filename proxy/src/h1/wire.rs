@@ -35,8 +35,10 @@ pub(super) struct Wire {
     pub(super) buffer: BytesMut,
     pub(super) limits: Limits,
     body: Reading,
-    /// What is still to be written of `100 Continue`, before the body is read.
-    promise: &'static [u8],
+    /// The client waits for `100 Continue`, until the body is read for the first time.
+    owes_continue: bool,
+    /// Interim responses that are still to be written or flushed.
+    ahead: Option<Box<BytesMut>>,
     /// The task that waits for the end of the body, where another one reads it.
     other: Option<Waker>,
 }
@@ -69,7 +71,15 @@ struct Chunks {
 
 impl Wire {
     pub(super) fn new(stream: Stream, limits: Limits) -> Wire {
-        Wire { stream, buffer: BytesMut::new(), limits, body: Reading::Ended, promise: &[], other: None }
+        Wire {
+            stream,
+            buffer: BytesMut::new(),
+            limits,
+            body: Reading::Ended,
+            owes_continue: false,
+            ahead: None,
+            other: None,
+        }
     }
 
     /// What is left when no more HTTP follows: the connection, with what was read and not used back in front. `None`
@@ -114,8 +124,7 @@ impl Wire {
             }
             BodyFraming::UntilClose => Reading::UntilClose,
         };
-        let waits = expects_continue && !self.body_has_ended() && self.buffer.is_empty();
-        self.promise = if waits { CONTINUE } else { &[] };
+        self.owes_continue = expects_continue && !self.body_has_ended() && self.buffer.is_empty();
     }
 
     pub(super) fn body_has_ended(&self) -> bool {
@@ -129,9 +138,9 @@ impl Wire {
         }
     }
 
-    /// The client waits for `100 Continue`, of which nothing was written.
+    /// The client waits for `100 Continue`, which nobody has asked to be written.
     pub(super) fn owes_continue(&self) -> bool {
-        self.promise.len() == CONTINUE.len()
+        self.owes_continue
     }
 
     pub(super) fn body_size_hint(&self) -> SizeHint {
@@ -170,7 +179,11 @@ impl Wire {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, ReadError>> {
-        ready!(self.poll_promise(cx))?;
+        if std::mem::take(&mut self.owes_continue) {
+            self.ahead().extend_from_slice(CONTINUE);
+        }
+        // Who waits for it sends nothing before; nobody else need hear it first.
+        let _ = self.poll_ahead(cx)?;
         loop {
             if let Some(frame) = self.next_frame()? {
                 return Poll::Ready(Ok(Some(frame)));
@@ -261,16 +274,30 @@ impl Wire {
         self.body = if trailers.is_empty() { Reading::Ended } else { Reading::Trailers(Box::new(trailers)) };
     }
 
-    /// Writes what the client waits for before it sends its body.
-    fn poll_promise(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.promise.is_empty() {
-            return Poll::Ready(Ok(()));
+    /// Where interim responses are put.
+    pub(super) fn ahead(&mut self) -> &mut BytesMut {
+        self.ahead.get_or_insert_default()
+    }
+
+    /// Writes interim responses.
+    pub(super) fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(ahead) = &mut self.ahead else { return Poll::Ready(Ok(())) };
+        while !ahead.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, ahead))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            ahead.advance(written);
         }
-        while !self.promise.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, self.promise))?;
-            self.promise = &self.promise[written..];
-        }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.ahead = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// The final response begins, with what is left of the interim ones in front; none follows.
+    pub(super) fn end_ahead(&mut self) -> BytesMut {
+        self.owes_continue = false;
+        self.ahead.take().map_or_else(BytesMut::new, |ahead| *ahead)
     }
 
     /// Reads once; 0 is the end of the stream.

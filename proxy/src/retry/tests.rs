@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::replay::Replay;
 use super::*;
 use crate::access_log::AccessLog;
+use crate::interim::Interim;
 use crate::metrics::Protocol;
 use crate::record::Record;
 use crate::refusal::Reader;
@@ -121,7 +122,8 @@ async fn carry(worker: &Rc<Worker>, rule: &RouteRule, request: Request<Body>) ->
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let edge = Arc::clone(&worker.nowhere);
     let record = Record::request(&AccessLog::off(), edge, Protocol::Http1, nowhere, nowhere, &head);
-    let mut exchange = Exchange::new(record, Reader::of(&head.headers), Duration::from_secs(60));
+    let interim = Interim::default();
+    let mut exchange = Exchange::new(record, Reader::of(&head.headers), &interim, Duration::from_secs(60));
     exchange.must_end_within(rule.timeouts.request, &head.headers);
     let mut sending = exchange.sending(head, Replay::for_retries(body, &rule.retry));
     let cluster = &rule.action.backends()[0].cluster;
@@ -390,7 +392,7 @@ fn a_retry_begins_from_the_start_while_the_client_goes_on() {
         };
         let proxy = async {
             let stream = crate::stream::Stream::plain(sockets.accept().await.unwrap().0).unwrap();
-            let handler = async |request: Request<Body>| {
+            let handler = async |request: Request<Body>, _: &Interim| {
                 let (mut head, body) = request.into_parts();
                 headers::arrive(&mut head, "127.0.0.1:1".parse().unwrap(), || 1).unwrap();
                 let became = carry(&worker, &rule, Request::from_parts(head, body)).await;
@@ -418,7 +420,8 @@ fn the_next_hop_is_told_what_is_left_of_a_calls_deadline() {
             nowhere,
             &head,
         );
-        let mut exchange = Exchange::new(record, Reader::Grpc, Duration::from_secs(60));
+        let interim = Interim::default();
+        let mut exchange = Exchange::new(record, Reader::Grpc, &interim, Duration::from_secs(60));
         for (what, brings, route, per_try, most) in [
             ("what it brought", Some("3S"), None, None, Some(3)),
             ("the route's, where it is shorter", Some("3S"), Some(2), None, Some(2)),
@@ -465,7 +468,9 @@ fn a_response_ends_at_the_deadline() {
                 let edge = Arc::clone(&worker.nowhere);
                 let record =
                     Record::request(&AccessLog::off(), edge, Protocol::Http1, nowhere, nowhere, &head);
-                let mut exchange = Exchange::new(record, Reader::of(&head.headers), Duration::from_secs(60));
+                let interim = Interim::default();
+                let mut exchange =
+                    Exchange::new(record, Reader::of(&head.headers), &interim, Duration::from_secs(60));
                 exchange.must_end_within(Some(Duration::from_millis(500)), &head.headers);
                 let rule = rule(&[listener.local_addr().unwrap()], policy(), Timeouts::default());
                 let cluster = &rule.action.backends()[0].cluster;

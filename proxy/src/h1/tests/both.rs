@@ -15,6 +15,7 @@ use super::*;
 use crate::body::BodyError;
 use crate::h1::client::Connection;
 use crate::h1::server::serve;
+use crate::interim::Interim;
 
 /// A body of some frames, some of them empty, and perhaps trailers.
 fn frames(random: &mut fastrand::Rng) -> Vec<Frame<Bytes>> {
@@ -72,7 +73,7 @@ fn bodies_of_every_kind_come_back_as_they_were() {
 
 async fn connect_to_echo(idle: &Rc<RefCell<Vec<Connection>>>) -> Connection {
     let (client, server) = pair().await;
-    let echo = async |request: Request<Body>| Response::new(request.into_body());
+    let echo = async |request: Request<Body>, _: &Interim| Response::new(request.into_body());
     spawn_local(serve(server, Rc::default(), stream::pending(), echo));
     let idle = idle.clone();
     let home = Rc::new(move |connection| idle.borrow_mut().push(connection));

@@ -32,7 +32,10 @@ fn start<F: Future<Output = Response<Body>> + 'static>(
     handler: impl Fn(Request<Body>) -> F + 'static,
 ) -> Outcome {
     spawn_local(async move {
-        serve(stream, Rc::new(settings), stream::pending(), async |request| handler(request).await).await
+        serve(stream, Rc::new(settings), stream::pending(), async |request, _: &Interim| {
+            handler(request).await
+        })
+        .await
     })
 }
 
@@ -195,7 +198,7 @@ fn a_response_of_unknown_length_is_chunked_and_ends_with_its_trailers() {
     on_a_worker(async {
         let (mut client, server) = pair().await;
         spawn_local(async move {
-            let handler = async |_| Response::new(streamed());
+            let handler = async |_, _: &Interim| Response::new(streamed());
             serve(server, Rc::default(), stream::pending(), handler).await
         });
         say(&mut client, "GET / HTTP/1.1\r\nhost: x\r\n\r\nHEAD / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -323,7 +326,7 @@ fn what_is_to_close_closes_when_idle_or_with_its_next_response() {
             let began = Cell::new(Some(began));
             let serving = spawn_local(async move {
                 let closing = closing.map(move |_| order).into_stream().chain(stream::pending());
-                let handler = async |request| {
+                let handler = async |request, _: &Interim| {
                     let _ = began.take().unwrap().send(());
                     let _ = answered.take().unwrap().await;
                     echo(request).await
@@ -358,7 +361,7 @@ fn a_response_that_breaks_off_is_seen_as_broken() {
             let (broken, breaks) = oneshot::channel::<()>();
             let breaks = Cell::new(Some(breaks));
             let serving = spawn_local(async move {
-                let handler = async |_| Response::new(breaking(breaks.take().unwrap()));
+                let handler = async |_, _: &Interim| Response::new(breaking(breaks.take().unwrap()));
                 serve(server, Rc::default(), stream::pending(), handler).await
             });
             say(&mut client, &format!("GET / {version}\r\nhost: x\r\n\r\n")).await;
