@@ -51,3 +51,75 @@ fn goes_on(status: StatusCode) -> bool {
     let ends_here = matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS);
     status.is_informational() && !ends_here
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, fields: &[(&str, &str)]) -> Response<()> {
+        let mut response = Response::builder().status(status);
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        response.body(()).unwrap()
+    }
+
+    /// A response as a row writes it.
+    fn told(response: &Response<()>) -> String {
+        let mut text = response.status().as_str().to_owned();
+        for (name, value) in response.headers() {
+            text += &format!(" {name}={}", value.to_str().unwrap());
+        }
+        text
+    }
+
+    #[test]
+    fn what_goes_on_is_interim_and_says_nothing_of_a_hop_a_length_or_a_proxy() {
+        for (what, status, fields, wanted) in [
+            ("early hints", 103, &[("link", "a"), ("link", "b")][..], Some("103 link=a link=b")),
+            ("nothing but a status", 102, &[], Some("102")),
+            ("one that is not known", 199, &[("a", "b")], Some("199 a=b")),
+            (
+                "what is for one hop",
+                103,
+                &[("connection", "x-hop"), ("x-hop", "1"), ("upgrade", "x"), ("keep-alive", "5")],
+                Some("103"),
+            ),
+            (
+                "the length of a body that does not come",
+                103,
+                &[("content-length", "5"), ("transfer-encoding", "chunked")],
+                Some("103"),
+            ),
+            (
+                "what a proxy says",
+                103,
+                &[("gauze-error", "M3001"), ("gauze-not-delivered", "true"), ("a", "b")],
+                Some("103 a=b"),
+            ),
+            ("100, which each hop sees to", 100, &[], None),
+            ("101, which is final", 101, &[("upgrade", "x")], None),
+            ("a final one", 200, &[], None),
+        ] {
+            let interim = Interim::default();
+            interim.note(response(status, fields));
+            assert_eq!(interim.take().as_ref().map(told).as_deref(), wanted, "{what}");
+            assert_eq!(interim.noted(), usize::from(wanted.is_some()), "{what}");
+        }
+    }
+
+    #[test]
+    fn no_more_than_the_limit_go_on_whether_they_were_taken_in_between_or_not() {
+        for takes_between in [false, true] {
+            let interim = Interim::default();
+            let mut taken = Vec::new();
+            for number in 0..NOTED_MAX + 4 {
+                interim.note(response(103, &[("n", &number.to_string())]));
+                taken.extend(takes_between.then(|| interim.take()).flatten());
+            }
+            taken.extend(std::iter::from_fn(|| interim.take()));
+            let wanted: Vec<_> = (0..NOTED_MAX).map(|number| format!("103 n={number}")).collect();
+            assert_eq!(taken.iter().map(told).collect::<Vec<_>>(), wanted);
+        }
+    }
+}

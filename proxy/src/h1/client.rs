@@ -335,6 +335,7 @@ where
     B::Error: Into<BodyError>,
 {
     let limits = wire.borrow().limits;
+    let mut persistent = true; // a body that an interim response declares, and must not have, may still come
     for _ in 0..=INTERIM_MAX {
         let mut scan = HeadScan::of_response();
         let bytes = poll_fn(|cx| {
@@ -355,11 +356,12 @@ where
         })
         .await?;
         let head = response_head(bytes, &limits, &upload.method)?;
+        persistent &= head.persistent;
         match head.status {
             _ if head.body == BodyFraming::Tunnel => return upload.switched(head, wire).await,
             StatusCode::CONTINUE => upload.wait = None,
             status if status.is_informational() => interim.note(with_body(head, ())),
-            _ => return Ok(head),
+            _ => return Ok(ResponseHead { persistent, ..head }),
         }
     }
     Err(SendErrorKind::Interim)

@@ -13,6 +13,7 @@ use crate::stream::Stream;
 
 mod both;
 mod client;
+mod interim;
 mod server;
 
 /// Runs a test as a worker runs: one thread, a `LocalSet`.

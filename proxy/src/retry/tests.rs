@@ -118,12 +118,20 @@ fn became(answer: Result<u16, Code>, retries: u32) -> Became {
 }
 
 async fn carry(worker: &Rc<Worker>, rule: &RouteRule, request: Request<Body>) -> Became {
+    carry_noting(worker, rule, request, &Interim::default()).await
+}
+
+async fn carry_noting(
+    worker: &Rc<Worker>,
+    rule: &RouteRule,
+    request: Request<Body>,
+    interim: &Interim,
+) -> Became {
     let (head, body) = request.into_parts();
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let edge = Arc::clone(&worker.nowhere);
     let record = Record::request(&AccessLog::off(), edge, Protocol::Http1, nowhere, nowhere, &head);
-    let interim = Interim::default();
-    let mut exchange = Exchange::new(record, Reader::of(&head.headers), &interim, Duration::from_secs(60));
+    let mut exchange = Exchange::new(record, Reader::of(&head.headers), interim, Duration::from_secs(60));
     exchange.must_end_within(rule.timeouts.request, &head.headers);
     let mut sending = exchange.sending(head, Replay::for_retries(body, &rule.retry));
     let cluster = &rule.action.backends()[0].cluster;
@@ -291,6 +299,55 @@ fn what_may_have_been_executed_is_tried_again_only_where_the_policy_says_so() {
             assert_eq!(hears, heard, "{what}");
         });
     }
+}
+
+#[test]
+fn what_came_before_a_response_that_is_tried_again_stays_passed_on() {
+    const FIRST: &str = "HTTP/1.1 103 Early Hints\r\nlink: 1\r\n\r\n";
+    const FIRST_AND_BUSY: &str = "HTTP/1.1 103 Early Hints\r\nlink: 1\r\n\r\n\
+                                  HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    const SECOND_AND_OK: &str = "HTTP/1.1 103 Early Hints\r\nlink: 2\r\n\r\n\
+                                 HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let statuses = on(Conditions { statuses: StatusSet::gateway_errors(), ..Conditions::default() });
+    let always = on(Conditions { unanswered: Unanswered::Always, ..Conditions::default() });
+    let soon = Timeouts { per_try: Some(Duration::from_millis(500)), ..Timeouts::default() };
+    for (what, first, policy, timeouts) in [
+        ("an answer", Then::Says(FIRST_AND_BUSY), statuses, Timeouts::default()),
+        ("a reset", Then::Says(FIRST), always.clone(), Timeouts::default()),
+        ("a try that takes too long", Then::Begins(FIRST), always, soon),
+    ] {
+        Worker::run_test(async |worker| {
+            let (address, _) = endpoint(&[first, Then::Says(SECOND_AND_OK)]).await;
+            let (rule, interim) = (rule(&[address], policy, timeouts), Interim::default());
+            let became = carry_noting(&worker, &rule, post(Body::full("items")), &interim).await;
+            assert_eq!(became, self::became(Ok(200), 1), "{what}");
+            let links = std::iter::from_fn(|| interim.take()).map(|hint| hint.headers()["link"].clone());
+            assert_eq!(links.collect::<Vec<_>>(), ["1", "2"], "{what}");
+        });
+    }
+}
+
+/// 102 says no more than that (RFC 2518, 10.1).
+#[test]
+fn a_server_that_sends_interim_responses_is_not_silent() {
+    Worker::run_test(async |worker| {
+        let head = post(Body::Empty).into_parts().0;
+        let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let edge = Arc::clone(&worker.nowhere);
+        let record = Record::request(&AccessLog::off(), edge, Protocol::Http1, nowhere, nowhere, &head);
+        let interim = Interim::default();
+        let exchange = Exchange::new(record, Reader::Http, &interim, Duration::from_millis(1));
+        let mut polls = 0;
+        let processing = std::future::poll_fn(|_| {
+            let processing = http::Response::builder().status(102).body(()).unwrap();
+            interim.note(processing);
+            polls += 1;
+            if polls < 6 { std::task::Poll::Pending } else { std::task::Poll::Ready(Ok(())) }
+        });
+        exchange.in_time(None, processing).await.unwrap();
+        let silent = exchange.in_time(None, std::future::pending::<Result<(), Refusal>>()).await;
+        assert_eq!(silent.unwrap_err().code, Code::REQUEST_IDLE);
+    });
 }
 
 #[test]

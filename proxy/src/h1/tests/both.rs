@@ -15,7 +15,6 @@ use super::*;
 use crate::body::BodyError;
 use crate::h1::client::Connection;
 use crate::h1::server::serve;
-use crate::interim::Interim;
 
 /// A body of some frames, some of them empty, and perhaps trailers.
 fn frames(random: &mut fastrand::Rng) -> Vec<Frame<Bytes>> {

@@ -12,25 +12,25 @@ use crate::h1::client::{Connection, Home, SendErrorKind};
 
 /// A pool of one.
 #[derive(Clone, Default)]
-struct Pool(Rc<RefCell<Vec<Connection>>>);
+pub(super) struct Pool(Rc<RefCell<Vec<Connection>>>);
 
 impl Pool {
-    fn home(&self) -> Home {
+    pub(super) fn home(&self) -> Home {
         let idle = self.0.clone();
         Rc::new(move |connection| idle.borrow_mut().push(connection))
     }
 
-    fn take(&self) -> Option<Connection> {
+    pub(super) fn take(&self) -> Option<Connection> {
         self.0.borrow_mut().pop()
     }
 }
 
-async fn connect(pool: &Pool) -> (Connection, TcpStream) {
+pub(super) async fn connect(pool: &Pool) -> (Connection, TcpStream) {
     let (server, client) = pair().await;
     (Connection::new(client, Limits::default(), pool.home(), ()), server)
 }
 
-fn request(method: Method, uri: &str, body: Body) -> Request<Body> {
+pub(super) fn request(method: Method, uri: &str, body: Body) -> Request<Body> {
     Request::builder().method(method).uri(uri).header("host", "x").body(body).unwrap()
 }
 
