@@ -399,7 +399,7 @@ pub(crate) async fn say(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// Status, code and body of each response in these bytes.
+/// Status, code and body of each response in these bytes; interim ones are passed over.
 pub(crate) fn answers(bytes: &[u8]) -> Vec<(u16, String, String)> {
     let mut rest = String::from_utf8_lossy(bytes).into_owned();
     let mut answers = Vec::new();
@@ -409,6 +409,10 @@ pub(crate) fn answers(bytes: &[u8]) -> Vec<(u16, String, String)> {
             lines.find(|(field, _)| *field == name).map(|(_, value)| value.to_owned()).unwrap_or_default()
         };
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        if (102..200).contains(&status) {
+            rest = behind.to_owned();
+            continue;
+        }
         let length = field("content-length").parse().unwrap_or(behind.len()).min(behind.len());
         answers.push((status, field("gauze-error"), behind[..length].to_owned()));
         rest = behind[length..].to_owned();
