@@ -14,6 +14,7 @@ use crate::harness::process::NEVER;
 mod connect; // CONNECT, of HTTP/1.1 and of HTTP/2
 mod edges; // messages of HTTP/1
 mod http2; // messages of HTTP/2
+mod interim; // responses before the response
 mod upgrade; // what follows 101
 
 /// `web` calls `cart`, whose app is the test itself.

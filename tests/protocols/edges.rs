@@ -1,5 +1,5 @@
-//! Messages of HTTP/1 with edges: versions, framings, trailers, interim responses, responses without a body, ends of one
-//! direction. Each row goes through two sidecars, once for each way in which HTTP/1 travels between them.
+//! Messages of HTTP/1 with edges: versions, framings, trailers, responses without a body, ends of one direction.
+//! Each row goes through two sidecars, once for each way in which HTTP/1 travels between them.
 
 use super::{End, Ends};
 
@@ -20,7 +20,7 @@ const GET_ARRIVES: &str = "GET / HTTP/1.1 [host: cart] ";
 const HEAD: &str = "HEAD / HTTP/1.1\r\nhost: cart\r\n\r\n";
 const HEAD_ARRIVES: &str = "HEAD / HTTP/1.1 [host: cart] ";
 
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 18] = [
     Row {
         name: "HTTP/1.0 hears no chunks, and its end is that of the connection",
         request: "GET / HTTP/1.0\r\nhost: cart\r\n\r\n",
@@ -76,13 +76,6 @@ const ROWS: [Row; 19] = [
         arrives: GET_ARRIVES,
         answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nu: 2\r\n\r\n",
         comes_back: "HTTP/1.1 200 OK [transfer-encoding: chunked] |u: 2",
-    },
-    Row {
-        name: "interim responses are never taken for the response",
-        request: GET,
-        arrives: GET_ARRIVES,
-        answer: "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx",
-        comes_back: "HTTP/1.1 200 OK [content-length: 1] x",
     },
     Row {
         name: "100 that nobody expects",
