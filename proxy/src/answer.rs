@@ -305,16 +305,6 @@ pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u8> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-impl Answer {
-    /// What HEAD is answered (RFC 9110, 9.3.2).
-    pub(crate) fn without_body(mut self) -> Answer {
-        if let Answer::Body(watched) = &mut self {
-            watched.body = Body::empty();
-        }
-        self
-    }
-}
-
 impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = BodyError;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use crate::h1;
+use crate::http2;
 use crate::upgrade::Opened;
 
 /// The body of a request or response, as it comes from a connection or from ourselves.
@@ -17,7 +18,8 @@ pub enum Body {
     Full(Bytes),
     /// Read from an HTTP/1.x connection as it is polled.
     Http1(h1::Incoming),
-    Http2(hyper::body::Incoming),
+    /// Read from a stream of HTTP/2 as it is polled.
+    Http2(http2::Incoming),
     /// What was looked at already, and what follows it.
     Ahead(Box<(Frame<Bytes>, Body)>),
     /// None: what follows the head is not HTTP.
@@ -30,7 +32,7 @@ pub enum BodyError {
     #[error(transparent)]
     Http1(#[from] h1::ReadError),
     #[error("HTTP/2 stream: {0}")]
-    Http2(#[from] hyper::Error),
+    Http2(#[from] h2::Error),
     #[error("nothing moved for too long")]
     Idle,
     #[error("the time of the request is over")]
@@ -56,12 +58,6 @@ impl Body {
     }
 }
 
-impl From<hyper::body::Incoming> for Body {
-    fn from(incoming: hyper::body::Incoming) -> Body {
-        Body::Http2(incoming)
-    }
-}
-
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -82,8 +78,7 @@ impl http_body::Body for Body {
                 Poll::Ready(ready!(incoming.poll_frame(cx)).map(|frame| frame.map_err(BodyError::Http1)))
             }
             Body::Http2(incoming) => {
-                let frame = ready!(http_body::Body::poll_frame(Pin::new(incoming), cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Http2)))
+                Poll::Ready(ready!(incoming.poll_frame(cx)).map(|frame| frame.map_err(BodyError::Http2)))
             }
             Body::Ahead(_) => {
                 let Body::Ahead(ahead) = std::mem::replace(body, Body::Empty) else {
@@ -101,7 +96,7 @@ impl http_body::Body for Body {
             Body::Empty | Body::Tunnel(_) => true,
             Body::Full(bytes) => bytes.is_empty(),
             Body::Http1(incoming) => incoming.is_end_stream(),
-            Body::Http2(incoming) => http_body::Body::is_end_stream(incoming),
+            Body::Http2(incoming) => incoming.is_end_stream(),
             Body::Ahead(_) => false,
         }
     }
@@ -111,9 +106,8 @@ impl http_body::Body for Body {
             Body::Empty | Body::Tunnel(_) => SizeHint::with_exact(0),
             Body::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Http1(incoming) => incoming.size_hint(),
-            Body::Http2(incoming) => http_body::Body::size_hint(incoming),
-            // What was declared still stands in the headers.
-            Body::Ahead(_) => SizeHint::default(),
+            // What was declared stands in the headers.
+            Body::Http2(_) | Body::Ahead(_) => SizeHint::default(),
         }
     }
 }

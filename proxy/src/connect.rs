@@ -7,8 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,23 +17,20 @@ use gauze_model::Code;
 use gauze_model::cluster::Transport;
 use gauze_model::limits::Place;
 use http::Response;
-use hyper::client::conn::http2;
-use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::Proxy;
 use crate::body::Body;
-use crate::gather::Gathered;
 use crate::h1;
+use crate::http2;
 use crate::metrics::OpenConnection;
 use crate::refusal::Refusal;
-use crate::sending::{Outgoing, Sending};
+use crate::sending::Sending;
 use crate::serve::framing_limits;
 use crate::stream::Stream;
 use crate::target::{ClusterLive, EndpointTarget, Limited, Peer, Permit};
 use crate::tls::Alpn;
-use crate::upgrade::{self, ExtendedConnect};
 use crate::worker::Worker;
 
 mod failure; // why a request got no response
@@ -62,11 +58,7 @@ pub(crate) struct Pool {
 type Opening = Option<Result<Rc<Http2>, Refusal>>;
 
 struct Http2 {
-    sender: http2::SendRequest<Outgoing>,
-    streams: Cell<usize>,
-    /// What the peer permits at once (SETTINGS_MAX_CONCURRENT_STREAMS).
-    streams_max: Rc<Cell<usize>>,
-    extended_connect: Rc<ExtendedConnect>,
+    client: http2::client::Client,
     idle_since: Cell<Instant>,
     /// Before the earlier of the two leaves expires.
     retire_at: Option<Instant>,
@@ -97,14 +89,6 @@ pub(crate) enum Wire {
 
 /// A response whose body is still to come, and the stream that it comes on.
 pub(crate) type Sent = (Response<Body>, Option<StreamHeld>);
-
-/// How many windows of credit a peer may fill before we read: of one stream, of a connection.
-pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
-pub(crate) const CONNECTION_WINDOW: u32 = 1024 * 1024;
-
-/// A dead peer is noticed by pings while requests are in flight (Linkerd's interval).
-pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(10);
-pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends a request on a pooled connection, or on a new one, and waits for the head of the response.
 pub(crate) async fn send(
@@ -191,8 +175,8 @@ impl Pool {
         };
         self.http1.borrow_mut().retain(|idle| !is_over(idle.since, idle.retire_at));
         self.http2.borrow_mut().retain(|connection| {
-            let is_idle = connection.streams.get() == 0;
-            !(connection.sender.is_closed()
+            let is_idle = connection.client.is_idle();
+            !(connection.client.is_closed()
                 || is_idle && is_over(connection.idle_since.get(), connection.retire_at))
         });
     }
@@ -206,28 +190,19 @@ impl Pool {
         let mut was_dismissed = false;
         loop {
             let (stream, is_reused) = self.stream(worker, to).await?;
-            if sending.is_extended_connect() && !stream.0.extended_connect.is_offered().await {
+            let client = &stream.0.client;
+            if sending.is_extended_connect() && !client.offers_extended_connect().await {
                 return Err(Refusal::new(Code::NO_EXTENDED_CONNECT, to.peer.address.to_string()));
             }
-            let mut sender = stream.0.sender.clone();
-            let mut failed = match sender.try_send_request(sending.begin_http2()).await {
-                Ok(response) => {
-                    let way = sending.way.as_ref();
-                    let response = upgrade::response_of_http2(way, response, to.peer.address).await?;
-                    return Ok((response, stream));
-                }
+            let failed = match client.send(sending, to.peer.address).await {
+                Ok(response) => return Ok((response, stream)),
                 Err(failed) => failed,
             };
-            let unsent = failed.take_message();
-            let is_unsent = unsent.is_some();
-            if let Some(unsent) = unsent {
-                sending.take_back(unsent);
-            }
             // Dismissed once is a lost race; whoever dismisses at once again wants no requests.
-            let is_dismissal = !was_dismissed && is_dismissal(failed.error());
+            let is_dismissal = !was_dismissed && is_dismissal(&failed.error);
             was_dismissed |= is_dismissal;
-            if !(is_unsent && is_reused || is_dismissal) || !sending.can_begin() {
-                return Err(unanswered(to, is_unsent, failed.error()));
+            if !(failed.is_unsent && is_reused || is_dismissal) || !sending.can_begin() {
+                return Err(unanswered(to, failed.is_unsent, &failed.error));
             }
         }
     }
@@ -244,7 +219,7 @@ impl Pool {
             }
             let connection = self.opened(worker, to).await?;
             // However short its life may be: each connection that was opened carries who waited for it.
-            if connection.has_room() {
+            if connection.client.has_room() {
                 return Ok((StreamHeld::new(&connection), false));
             }
         }
@@ -254,7 +229,7 @@ impl Pool {
         let now = Instant::now();
         let mut connections = self.http2.borrow_mut();
         connections.retain(|connection| connection.is_fresh(now));
-        connections.iter().find(|connection| connection.has_room()).map(StreamHeld::new)
+        connections.iter().find(|connection| connection.client.has_room()).map(StreamHeld::new)
     }
 
     /// Waits for the connection that is being opened; opens one if none is.
@@ -392,36 +367,11 @@ async fn open_http2(worker: &Rc<Worker>, to: &EndpointTarget) -> Result<Http2, R
     let stream = Box::pin(dial(&worker.proxy, to, Alpn::Http2)).await?;
     let counted = Counted { _permit: permit, _open: to.metrics.dialled() };
     let retire_at = retire_at(&stream);
-    let limits = &worker.proxy.settings.limits;
-    let gathered = Gathered::new(stream);
-    let mut builder = http2::Builder::new(ClientTasks::new(gathered.clone()));
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
-    let opened = builder.handshake(gathered).await;
-    let (sender, mut connection) = opened.map_err(|error| broken(to, code_of(&error), &error))?;
-    let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
-    let told = Rc::clone(&streams_max);
-    let extended_connect = Rc::new(ExtendedConnect::new(to.terms.connect_timeout));
-    let offered = Rc::clone(&extended_connect);
-    tokio::task::spawn_local(async move {
-        let ended = poll_fn(|cx| {
-            let ended = Pin::new(&mut connection).poll(cx);
-            told.set(connection.current_max_send_streams());
-            offered.ask(cx, || connection.is_extended_connect_protocol_enabled());
-            ended
-        });
-        if let Err(error) = ended.await {
-            tracing::debug!(%error, "an HTTP/2 connection to an endpoint ended");
-        }
-        drop(counted);
-    });
-    let (streams, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
-    Ok(Http2 { sender, streams, streams_max, extended_connect, idle_since, retire_at })
+    let header_bytes_max = worker.proxy.settings.limits.header_bytes_max;
+    let opened =
+        http2::client::Client::open(stream, header_bytes_max, to.terms.connect_timeout, counted).await;
+    let client = opened.map_err(|error| broken(to, code_of(&error), &error))?;
+    Ok(Http2 { client, idle_since: Cell::new(Instant::now()), retire_at })
 }
 
 /// When we send no more requests on a mesh connection: what is in flight then must end before the
@@ -447,18 +397,13 @@ fn at_remaining(stream: &Stream, share: f32, before: Duration) -> Option<Instant
 
 impl Http2 {
     fn is_fresh(&self, now: Instant) -> bool {
-        !self.sender.is_closed() && self.retire_at.is_none_or(|at| now < at)
-    }
-
-    fn has_room(&self) -> bool {
-        // Where a peer permits none, the first request waits on the stream that it does not get.
-        self.streams.get() < self.streams_max.get().max(1)
+        !self.client.is_closed() && self.retire_at.is_none_or(|at| now < at)
     }
 }
 
 impl StreamHeld {
     fn new(connection: &Rc<Http2>) -> StreamHeld {
-        connection.streams.set(connection.streams.get() + 1);
+        connection.client.hold();
         StreamHeld(Rc::clone(connection))
     }
 }
@@ -466,42 +411,9 @@ impl StreamHeld {
 impl Drop for StreamHeld {
     fn drop(&mut self) {
         let connection = &self.0;
-        connection.streams.set(connection.streams.get() - 1);
-        if connection.streams.get() == 0 {
+        if connection.client.release() {
             connection.idle_since.set(Instant::now());
         }
-    }
-}
-
-/// The same for a client's connection. hyper's first task polls the connection itself: that one is driven, those of
-/// single requests write nothing.
-#[derive(Clone)]
-struct ClientTasks(Rc<Cell<Option<Gathered>>>);
-
-impl ClientTasks {
-    fn new(connection: Gathered) -> ClientTasks {
-        ClientTasks(Rc::new(Cell::new(Some(connection))))
-    }
-}
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for ClientTasks {
-    fn execute(&self, task: F) {
-        match self.0.take() {
-            Some(connection) => drop(tokio::task::spawn_local(async move {
-                connection.drive(task).await;
-            })),
-            None => drop(tokio::task::spawn_local(task)),
-        }
-    }
-}
-
-/// Lets hyper start its tasks on this worker.
-#[derive(Clone, Copy)]
-pub(crate) struct LocalTasks;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
     }
 }
 

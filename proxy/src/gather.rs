@@ -12,9 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stream::Stream;
 
@@ -34,7 +32,7 @@ thread_local! {
 pub(crate) struct Gathered(Rc<RefCell<Inner>>);
 
 struct Inner {
-    stream: TokioIo<Stream>,
+    stream: Stream,
     gathered: Vec<u8>,
     /// How much of it has been written.
     written: usize,
@@ -42,11 +40,7 @@ struct Inner {
 
 impl Gathered {
     pub(crate) fn new(stream: Stream) -> Gathered {
-        Gathered(Rc::new(RefCell::new(Inner {
-            stream: TokioIo::new(stream),
-            gathered: Vec::new(),
-            written: 0,
-        })))
+        Gathered(Rc::new(RefCell::new(Inner { stream, gathered: Vec::new(), written: 0 })))
     }
 
     /// Polls the task of the connection, then lets leave what it has written.
@@ -72,7 +66,7 @@ impl Gathered {
 
 impl Inner {
     fn stream(&mut self) -> Pin<&mut Stream> {
-        Pin::new(self.stream.inner_mut())
+        Pin::new(&mut self.stream)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -83,7 +77,7 @@ impl Inner {
     /// Hands everything gathered to the stream.
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.gathered.len() {
-            let stream = Pin::new(self.stream.inner_mut());
+            let stream = Pin::new(&mut self.stream);
             let written = ready!(stream.poll_write(cx, &self.gathered[self.written..]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -106,17 +100,17 @@ impl Inner {
     }
 }
 
-impl Read for Gathered {
+impl AsyncRead for Gathered {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buffer)
+        self.0.borrow_mut().stream().poll_read(cx, buffer)
     }
 }
 
-impl Write for Gathered {
+impl AsyncWrite for Gathered {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }

@@ -30,6 +30,7 @@ pub mod upgrade; // requests that leave HTTP
 
 pub mod body; // what flows: one enum for all message bodies
 pub mod h1; // HTTP/1.x on the wire
+pub mod http2; // HTTP/2 on the wire
 pub mod interim; // responses before the response
 pub mod stream; // one connection, plain or mesh TLS
 pub mod tls; // mutual TLS inside the mesh

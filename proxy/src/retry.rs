@@ -3,7 +3,7 @@
 //! whoever balances and ejects. The backend stays the one that was drawn; each retry takes another endpoint.
 //!
 //! A first try that succeeds costs nothing for those that might have followed, but the pieces of a body that
-//! streams and, on HTTP/2, a copy of the head (hyper takes it away).
+//! streams and, on HTTP/2, a copy of the head (h2 takes it away).
 
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};

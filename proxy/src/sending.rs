@@ -119,14 +119,6 @@ impl<'i> Sending<'i> {
         request
     }
 
-    /// It was not sent after all.
-    pub(crate) fn take_back(&mut self, request: Request<Outgoing>) {
-        let (head, body) = request.into_parts();
-        self.head = head;
-        self.body.take_back(body.body);
-        self.has_begun = false;
-    }
-
     fn begin_body(&mut self) -> Outgoing {
         self.has_begun = true;
         let body = self.body.begin();

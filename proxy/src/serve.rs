@@ -1,10 +1,9 @@
-//! Serves HTTP on an accepted connection: our own codec for HTTP/1, hyper for HTTP/2. When draining
+//! Serves HTTP on an accepted connection: our own codec for HTTP/1, the `h2` crate for HTTP/2. When draining
 //! begins, at the end, or before the leaf of a mesh connection expires, the client is told to go elsewhere
 //! (`Connection: close`; two GOAWAYs, the second once nothing can be on its way to us), and what is in flight
 //! is finished.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -12,34 +11,23 @@ use std::time::Instant;
 
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use gauze_model::{Code, framing};
-use http::Method;
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
 use tokio::sync::Notify;
 
-use crate::answer::Answer;
-use crate::body::Body;
 use crate::caller::Caller;
-use crate::connect::{self, CONNECTION_WINDOW, LocalTasks, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW};
+use crate::connect;
 use crate::drain::Stage;
-use crate::gather::Gathered;
 use crate::h1;
-use crate::h1::server::{Closing, Payload};
+use crate::h1::server::Closing;
+use crate::http2;
 use crate::interim::Interim;
 use crate::refusal::Refusal;
 use crate::settings::LimitSettings;
 use crate::stream::Stream as Connection;
-use crate::upgrade;
 use crate::worker::Worker;
 
 /// Rapid reset (CVE-2023-44487): streams that a client outside the mesh may open and reset before we have
 /// looked at them. A peer carries many clients, who may all give up at once: as many as its streams.
 const RESETS_PENDING_MAX: usize = 20;
-
-/// Streams that we may have to reset for a client's errors before its connection is ended.
-const RESETS_LOCAL_MAX: usize = 1024;
 
 /// Serves HTTP/1.x until the connection ends.
 ///
@@ -69,35 +57,17 @@ pub(crate) fn http1(caller: Caller, stream: Connection) -> impl Future<Output = 
 pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> {
     let worker = Rc::clone(caller.worker());
     let mut closing = pin!(closing(Rc::clone(&worker), first_stage(&caller), connect::dismiss_at(&stream)));
-    let builder = http2_builder(&worker.proxy.settings.limits, caller.streams_max(), stream.mesh().is_some());
+    let settings =
+        http2_settings(&worker.proxy.settings.limits, caller.streams_max(), stream.mesh().is_some());
     let caller = Rc::new(caller);
     let carrier = Rc::clone(&caller);
     let asked = Rc::new(Asked::default());
     let used = Rc::clone(&asked);
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        let carrier = Rc::clone(&carrier);
+    let handler = async move |request, interim: &Interim| {
         asked.note();
-        async move {
-            let is_head = request.method() == Method::HEAD;
-            let client = upgrade::client_of_http2(&mut request);
-            let interim = Interim::default(); // they end here: hyper cannot send them
-            let mut response = carrier.carry(request.map(Body::from), &interim).await;
-            if let (Some(client), Some(tunnel)) = (client, response.body_mut().take_tunnel()) {
-                tokio::task::spawn_local(tunnel.carry_http2(client));
-            }
-            // hyper would send the body of our own answers, which breaks the stream for the client.
-            Ok::<_, Infallible>(if is_head { response.map(Answer::without_body) } else { response })
-        }
-    });
-    let gathered = Gathered::new(stream);
-    let mut connection = pin!(builder.serve_connection(gathered.clone(), service));
-    let served = tokio::select! {
-        served = gathered.drive(connection.as_mut()) => served,
-        () = used.last_call(&mut closing) => {
-            connection.as_mut().graceful_shutdown();
-            gathered.drive(connection).await
-        }
+        carrier.carry(request, interim).await
     };
+    let served = http2::server::serve(stream, settings, used.last_call(&mut closing), handler).await;
     if let Some(reason) = served.as_ref().err().and_then(connect::breach) {
         caller.refused(&Refusal::new(Code::HTTP2_BREACH, reason.to_string()));
     }
@@ -105,22 +75,13 @@ pub(crate) async fn http2(caller: Caller, stream: Connection) -> io::Result<()> 
 }
 
 /// Heads of twice the limit are read, so that most that are too large get an answer with our code: h2's own has none.
-fn http2_builder(limits: &LimitSettings, streams_max: u32, is_mesh: bool) -> http2::Builder<LocalTasks> {
-    let mut builder = http2::Builder::new(LocalTasks);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(streams_max)
-        .max_header_list_size(u32::try_from(2 * limits.header_bytes_max).unwrap_or(u32::MAX))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_pending_accept_reset_streams(if is_mesh { streams_max as usize } else { RESETS_PENDING_MAX })
-        .max_local_error_reset_streams(RESETS_LOCAL_MAX)
-        .auto_date_header(false)
-        .enable_connect_protocol();
-    if is_mesh {
-        builder.keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
+fn http2_settings(limits: &LimitSettings, streams_max: u32, is_mesh: bool) -> http2::server::Settings {
+    http2::server::Settings {
+        streams_max,
+        header_bytes_max: 2 * limits.header_bytes_max,
+        resets_pending_max: if is_mesh { streams_max as usize } else { RESETS_PENDING_MAX },
+        keeps_alive: is_mesh,
     }
-    builder
 }
 
 pub(crate) fn http1_settings(limits: &LimitSettings) -> h1::server::Settings {

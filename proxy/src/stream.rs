@@ -12,12 +12,11 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use gauze_model::SpiffeId;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
+use crate::http2::Tunnelled;
 use crate::tls::Alpn;
 
 /// One connection, with bytes already read put back in front.
@@ -33,7 +32,7 @@ enum Io {
     Server(Box<Tls<server::TlsStream<Plain>>>),
     Client(Box<Tls<client::TlsStream<Plain>>>),
     /// A stream of an HTTP/2 connection, behind a CONNECT.
-    Http2(Box<TokioIo<Upgraded>>),
+    Http2(Box<Tunnelled>),
 }
 
 /// A stream below TLS: the socket, and what was read of it before it was known to be TLS.
@@ -146,8 +145,8 @@ impl Stream {
     }
 
     /// What a CONNECT opened; the addresses are those of its client or server.
-    pub(crate) fn over_http2(upgraded: Upgraded, local: SocketAddr, remote: SocketAddr) -> Stream {
-        Stream { replay: Bytes::new(), io: Io::Http2(Box::new(TokioIo::new(upgraded))), local, remote }
+    pub(crate) fn over_http2(tunnelled: Tunnelled, local: SocketAddr, remote: SocketAddr) -> Stream {
+        Stream { replay: Bytes::new(), io: Io::Http2(Box::new(tunnelled)), local, remote }
     }
 
     /// Takes a plain connection apart, to put TLS over it; `None` if there is TLS already.

@@ -7,29 +7,20 @@
 //! connections are (`tcp`). HTTP/2 offered by `Upgrade: h2c` is passed over, as every server may (RFC 9113, 3.1).
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Waker};
-use std::time::Duration;
 
-use gauze_model::Code;
 use gauze_model::authorization::Http;
+use h2::ext::Protocol;
 use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
-use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
-use tokio::time::Instant;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use crate::answer::Held;
-use crate::body::Body;
 use crate::caller::FromPeer;
 use crate::headers::{lists, members};
+use crate::http2::Tunnelled;
 use crate::record::Record;
-use crate::refusal::Refusal;
 use crate::stream::Stream;
 use crate::tcp;
 use crate::worker::Worker;
@@ -138,78 +129,6 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// The response of an HTTP/2 endpoint to a request that asks to leave HTTP, or to any other.
-///
-/// # Errors
-/// It says yes in a way that opens no tunnel.
-pub(crate) async fn response_of_http2(
-    way: Option<&Way>,
-    mut response: Response<Incoming>,
-    peer: SocketAddr,
-) -> Result<Response<Body>, Refusal> {
-    if way.is_none() || !response.status().is_success() {
-        return Ok(response.map(Body::from));
-    }
-    let opened = hyper::upgrade::on(&mut response).await.map_err(|_| {
-        let detail = format!("{peer}: {} in answer to CONNECT", response.status());
-        Refusal::new(Code::UPSTREAM_PROTOCOL, detail)
-    })?;
-    let opened = Opened::new(Stream::over_http2(opened, peer, peer), None);
-    Ok(response.map(|_| Body::Tunnel(Box::new(opened))))
-}
-
-/// Whether an HTTP/2 endpoint offers extended CONNECT (RFC 8441, 3), which it says in its first SETTINGS, or never.
-/// hyper tells when it is asked, and asked can be only in the task of the connection.
-pub(crate) struct ExtendedConnect {
-    is_offered: Cell<bool>,
-    /// The task of the connection.
-    task: RefCell<Option<Waker>>,
-    /// When whoever has said nothing of it does not offer it.
-    until: Instant,
-}
-
-/// How long the first SETTINGS of a connection are given before it is asked again.
-const SETTINGS_PAUSE: Duration = Duration::from_millis(5);
-
-impl ExtendedConnect {
-    /// Of a connection that was opened now.
-    pub(crate) fn new(patience: Duration) -> ExtendedConnect {
-        let until = Instant::now() + patience;
-        ExtendedConnect { is_offered: Cell::new(false), task: RefCell::new(None), until }
-    }
-
-    /// Asks the connection, in its task, until it has said yes.
-    pub(crate) fn ask(&self, cx: &Context<'_>, connection: impl FnOnce() -> bool) {
-        if self.is_offered.get() {
-            return;
-        }
-        self.is_offered.set(connection());
-        match &mut *self.task.borrow_mut() {
-            Some(task) => task.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-    }
-
-    /// Waits for the SETTINGS of a young connection.
-    pub(crate) async fn is_offered(&self) -> bool {
-        loop {
-            if let Some(task) = self.task.borrow().as_ref().filter(|_| !self.is_offered.get()) {
-                task.wake_by_ref();
-            }
-            tokio::task::yield_now().await;
-            if self.is_offered.get() || Instant::now() >= self.until {
-                return self.is_offered.get();
-            }
-            tokio::time::sleep(SETTINGS_PAUSE).await;
-        }
-    }
-}
-
-/// What will be the client's end, of a request of HTTP/2.
-pub(crate) fn client_of_http2(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
-    (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(request))
-}
-
 impl Tunnel {
     pub(crate) fn new(
         leaving: Box<Leaving>,
@@ -237,20 +156,17 @@ impl Tunnel {
         }
     }
 
-    /// The same for a client of HTTP/2, whose end comes when its head was written.
-    pub(crate) async fn carry_http2(self: Box<Self>, client: OnUpgrade) {
+    /// The same for a client of HTTP/2.
+    pub(crate) async fn carry_http2(self: Box<Self>, client: Tunnelled) {
         let (near, far) = (self.record.destination, self.record.source);
-        match client.await {
-            Ok(client) => self.carry(Stream::over_http2(client, near, far)).await,
-            Err(error) => {
-                tracing::debug!(%error, source = %far, "a client went away before its tunnel opened")
-            }
-        }
+        self.carry(Stream::over_http2(client, near, far)).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     fn asked(method: &str, version: Version, fields: &[(&str, &str)]) -> Option<Way> {

@@ -1,4 +1,4 @@
-//! Why a request got no response, told apart by the errors of hyper, h2 and TLS: whose fault it is, and whether
+//! Why a request got no response, told apart by the errors of h2 and TLS: whose fault it is, and whether
 //! the peer can have looked at it.
 
 use std::error::Error;
@@ -18,7 +18,7 @@ pub(super) fn broken(to: &EndpointTarget, code: Code, error: &(dyn Error + 'stat
 }
 
 /// An HTTP/2 stream that broke before its response.
-pub(super) fn unanswered(to: &EndpointTarget, is_unsent: bool, error: &hyper::Error) -> Refusal {
+pub(super) fn unanswered(to: &EndpointTarget, is_unsent: bool, error: &h2::Error) -> Refusal {
     let code = match code_of(error) {
         Code::UPSTREAM_RESET if is_unsent || is_dismissal(error) || is_refused(error) => Code::STREAM_REFUSED,
         code => code,
@@ -27,15 +27,15 @@ pub(super) fn unanswered(to: &EndpointTarget, is_unsent: bool, error: &hyper::Er
 }
 
 /// Whose fault it is that an HTTP/2 stream broke.
-pub(super) fn code_of(error: &hyper::Error) -> Code {
-    if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_by_us)) {
+pub(super) fn code_of(error: &h2::Error) -> Code {
+    if is_by_us(error) {
         return Code::BAD_BODY;
     }
-    if causes(error).any(is_refused_handshake) {
+    if error.get_io().is_some_and(is_refused_handshake) {
         return Code::UPSTREAM_TLS;
     }
     // What h2 itself objects to is the peer's breach of the protocol.
-    if causes(error).any(|cause| cause.downcast_ref().is_some_and(h2::Error::is_library)) {
+    if error.is_library() {
         return Code::UPSTREAM_PROTOCOL;
     }
     Code::UPSTREAM_RESET
@@ -48,9 +48,8 @@ fn is_by_us(error: &h2::Error) -> bool {
 
 /// In TLS 1.3 a server's refusal of our certificate arrives with the first bytes that we read, as an alert
 /// of the handshake; nothing was processed then. Whatever else TLS finds wrong later says nothing of that.
-fn is_refused_handshake(cause: &(dyn Error + 'static)) -> bool {
-    let io: Option<&io::Error> = cause.downcast_ref();
-    let tls = io.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref());
+fn is_refused_handshake(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
     let Some(rustls::Error::AlertReceived(alert)) = tls else { return false };
     matches!(
         alert,
@@ -68,23 +67,18 @@ fn is_refused_handshake(cause: &(dyn Error + 'static)) -> bool {
 }
 
 /// The rule of HTTP/2 that a peer broke, if that is why its connection ended.
-pub(crate) fn breach(error: &hyper::Error) -> Option<h2::Reason> {
-    let mut found = causes(error).filter_map(|cause| cause.downcast_ref::<h2::Error>());
-    found.find(|error| error.is_library()).and_then(h2::Error::reason)
+pub(crate) fn breach(error: &h2::Error) -> Option<h2::Reason> {
+    error.reason().filter(|_| error.is_library())
 }
 
 /// Whether the stream is above the last one of the peer's GOAWAY: it was not looked at (RFC 9113, 6.8).
-pub(super) fn is_dismissal(error: &hyper::Error) -> bool {
-    by_the_peer(error).any(|error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
+pub(super) fn is_dismissal(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 /// Whether the peer refused the stream before it looked at it (RFC 9113, 8.7).
-fn is_refused(error: &hyper::Error) -> bool {
-    by_the_peer(error).any(|error| error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
-}
-
-fn by_the_peer(error: &hyper::Error) -> impl Iterator<Item = &h2::Error> {
-    causes(error).filter_map(|cause| cause.downcast_ref()).filter(|error: &&h2::Error| error.is_remote())
+fn is_refused(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
 /// An error and what is behind it.

@@ -1,13 +1,10 @@
 //! Pools over loopback sockets: what is reused, what waits, what is refused.
 
-use std::convert::Infallible;
 use std::net::Ipv4Addr;
 
 use gauze_model::cluster::Limits;
 use http::Request;
 use http_body_util::BodyExt;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -48,6 +45,16 @@ async fn heard_request(connection: &mut TcpStream) -> bool {
 async fn answer(connection: &mut TcpStream, text: &str) {
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
     connection.write_all(answer.as_bytes()).await.unwrap();
+}
+
+/// Answers every request until the connection ends.
+async fn answer_by_http2(connection: TcpStream) -> Result<(), h2::Error> {
+    let mut connection = h2::server::handshake(connection).await?;
+    while let Some((_, mut respond)) = connection.accept().await.transpose()? {
+        let mut stream = respond.send_response(Response::new(()), false)?;
+        stream.send_data("ok".into(), true)?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -151,12 +158,7 @@ fn who_asks_at_once_shares_one_http2_connection() {
     Worker::run_test(async |worker| {
         let listener = listener().await;
         let to = endpoint(&listener, Limits { connections: 1, ..Limits::default() });
-        let server = async {
-            let connection = listener.accept().await.unwrap().0;
-            let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new("ok".to_owned())) });
-            let builder = hyper::server::conn::http2::Builder::new(LocalTasks);
-            builder.serve_connection(TokioIo::new(connection), service).await
-        };
+        let server = async { answer_by_http2(listener.accept().await.unwrap().0).await };
         let client = async {
             let asked = tokio::join!(
                 ask(&worker, &to, Wire::Http2),
@@ -196,10 +198,7 @@ fn a_request_that_a_goaway_says_was_not_processed_goes_out_again() {
             leaving.read_exact(&mut [0; 24]).await.unwrap(); // the preface
             while frame(&mut leaving).await != HEADERS {}
             leaving.write_all(GOAWAY_AFTER_NONE).await.unwrap();
-            let connection = listener.accept().await.unwrap().0;
-            let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new("ok".to_owned())) });
-            let builder = hyper::server::conn::http2::Builder::new(LocalTasks);
-            builder.serve_connection(TokioIo::new(connection), service).await
+            answer_by_http2(listener.accept().await.unwrap().0).await
         };
         tokio::select! {
             asked = ask(&worker, &to, Wire::Http2) => assert_eq!(asked, Ok("ok".to_owned())),

@@ -121,13 +121,6 @@ impl Replay {
         }
     }
 
-    /// A try did not take its body after all.
-    pub(crate) fn take_back(&mut self, body: TryBody) {
-        if let (Replay::Once(place), TryBody::Whole(body)) = (self, body) {
-            *place = Some(body);
-        }
-    }
-
     /// The response is passed on: the rest of the body goes through the current try, and nothing is kept.
     pub(crate) fn release(&mut self) {
         if let Replay::Kept(kept) = self {
