@@ -39,7 +39,7 @@ const ROWS: [Row; 18] = [
         name: "and not where it is not",
         request: "GET / HTTP/1.0\r\nhost: cart\r\nconnection: keep-alive\r\n\r\n",
         arrives: GET_ARRIVES,
-        answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nt: 1\r\n\r\n",
         comes_back: "HTTP/1.1 200 OK [connection: close] abc",
     },
     Row {

@@ -92,19 +92,26 @@ where
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
                 Poll::Ready(ended) => return Poll::Ready(ended.map_or(Ok(()), |ended| ended.map(drop))),
-                // Whatever changes the connection makes it wake this task, to be polled again.
-                Poll::Pending => break,
+                // What ends it now is to be written.
+                Poll::Pending if self.is_to_end(cx) => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Whether it was told just now to end.
+    fn is_to_end(&mut self, cx: &mut Context<'_>) -> bool {
         if self.last_call.as_mut().is_some_and(|call| call.as_mut().poll(cx).is_ready()) {
             self.last_call = None;
             self.connection.graceful_shutdown();
+            return true;
         }
         if self.keep_alive.as_mut().is_some_and(|keep_alive| keep_alive.poll(cx, true).is_ready()) {
             self.keep_alive = None;
             self.connection.abrupt_shutdown(Reason::NO_ERROR);
+            return true;
         }
-        Poll::Pending
+        false
     }
 
     fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
