@@ -118,7 +118,7 @@ impl Client {
     /// There is no response.
     pub(crate) async fn send(
         &self,
-        sending: &mut Sending,
+        sending: &mut Sending<'_>,
         peer: SocketAddr,
     ) -> Result<Response<Body>, SendError> {
         let mut sender = self.sender.clone();
