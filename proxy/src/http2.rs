@@ -40,3 +40,6 @@ fn settle(headers: &mut HeaderMap, body: &impl Body, says_none: bool) {
         missing.insert(length.into());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,6 +123,13 @@ impl Opened {
     }
 }
 
+#[cfg(test)]
+impl Opened {
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
+    }
+}
+
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Opened").field(&self.stream).finish()

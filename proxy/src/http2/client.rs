@@ -1,7 +1,7 @@
 //! The client side of an HTTP/2 connection. A request runs in the task of whoever sends it; only when its response begins
 //! before the request has ended, a task goes on with the request.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -33,7 +33,8 @@ const STREAMS_AT_FIRST: usize = 100;
 
 /// A connection that carries requests. Once it and all streams are dropped, it is closed.
 pub(crate) struct Client {
-    sender: SendRequest<Bytes>,
+    /// Asked here; each request is sent by a copy.
+    sender: RefCell<SendRequest<Bytes>>,
     /// Streams that are held now; see [`Client::hold`].
     held: Rc<Cell<usize>>,
     /// The task of the connection has run.
@@ -64,7 +65,8 @@ impl Client {
         let (sender, mut connection) = builder(header_bytes_max).handshake(gathered.clone()).await?;
         let keep_alive = connection.ping_pong().map(KeepAlive::new);
         let offers_until = Instant::now() + patience;
-        let client = Client { sender, held: Rc::default(), ran: Rc::default(), offers_until };
+        let client =
+            Client { sender: RefCell::new(sender), held: Rc::default(), ran: Rc::default(), offers_until };
         let task = Task { connection, keep_alive, held: Rc::clone(&client.held) };
         tokio::task::spawn_local(task.run(gathered, Rc::clone(&client.ran), guard));
         Ok(client)
@@ -72,14 +74,14 @@ impl Client {
 
     /// Whether it takes no more requests: the peer has said GOAWAY, or is gone.
     pub(crate) fn is_closed(&self) -> bool {
-        let readiness = self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop()));
+        let readiness = self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()));
         matches!(readiness, Poll::Ready(Err(_)))
     }
 
     /// Whether the peer permits another stream (SETTINGS_MAX_CONCURRENT_STREAMS). Where it permits none at all, the first
     /// request waits on the stream that it does not get.
     pub(crate) fn has_room(&self) -> bool {
-        self.held.get() < self.sender.current_max_send_streams().max(1)
+        self.held.get() < self.sender.borrow().current_max_send_streams().max(1)
     }
 
     /// Counts a stream, from its request to the end of its response.
@@ -102,7 +104,7 @@ impl Client {
     pub(crate) async fn offers_extended_connect(&self) -> bool {
         loop {
             let ran = self.ran.notified();
-            if self.sender.is_extended_connect_protocol_enabled() {
+            if self.sender.borrow().is_extended_connect_protocol_enabled() {
                 return true;
             }
             if timeout_at(self.offers_until, ran).await.is_err() {
@@ -121,7 +123,7 @@ impl Client {
         sending: &mut Sending<'_>,
         peer: SocketAddr,
     ) -> Result<Response<Body>, SendError> {
-        let mut sender = self.sender.clone();
+        let mut sender = self.sender.borrow().clone();
         let ready = poll_fn(|cx| sender.poll_ready(cx)).await;
         ready.map_err(|error| SendError { is_unsent: true, error })?;
 

@@ -15,6 +15,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The pings of one connection.
 pub(crate) struct KeepAlive {
     pings: PingPong,
+    interval: Duration,
+    timeout: Duration,
     /// Of the next question, or of the answer that is waited for.
     timer: Option<Pin<Box<Sleep>>>,
     has_asked: bool,
@@ -22,7 +24,11 @@ pub(crate) struct KeepAlive {
 
 impl KeepAlive {
     pub(super) fn new(pings: PingPong) -> KeepAlive {
-        KeepAlive { pings, timer: None, has_asked: false }
+        KeepAlive::every(INTERVAL, TIMEOUT, pings)
+    }
+
+    pub(super) fn every(interval: Duration, timeout: Duration, pings: PingPong) -> KeepAlive {
+        KeepAlive { pings, interval, timeout, timer: None, has_asked: false }
     }
 
     /// Ready when the peer has not answered in time. Polled behind its connection, which may have read the answer just
@@ -30,14 +36,14 @@ impl KeepAlive {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, is_awaited: bool) -> Poll<()> {
         if self.has_asked && self.pings.poll_pong(cx).is_ready() {
             self.has_asked = false;
-            self.set(INTERVAL);
+            self.set(self.interval);
         }
         if !is_awaited && !self.has_asked {
             self.timer = None;
             return Poll::Pending;
         }
         loop {
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(INTERVAL)));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.interval)));
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -45,7 +51,7 @@ impl KeepAlive {
                 return Poll::Ready(());
             }
             self.has_asked = self.pings.send_ping(Ping::opaque()).is_ok();
-            self.set(if self.has_asked { TIMEOUT } else { INTERVAL });
+            self.set(if self.has_asked { self.timeout } else { self.interval });
         }
     }
 
