@@ -36,28 +36,26 @@ impl KeepAlive {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, is_awaited: bool) -> Poll<()> {
         if self.has_asked && self.pings.poll_pong(cx).is_ready() {
             self.has_asked = false;
-            self.set(self.interval);
-        }
-        if !is_awaited && !self.has_asked {
             self.timer = None;
-            return Poll::Pending;
         }
-        loop {
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.interval)));
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+        // Left as it is while nothing is awaited: requests come and go far more often than it ends.
+        let timer = match &mut self.timer {
+            Some(timer) => timer,
+            None if !is_awaited => return Poll::Pending,
+            none => none.insert(Box::pin(sleep(self.interval))),
+        };
+        while timer.as_mut().poll(cx).is_ready() {
             if self.has_asked {
                 return Poll::Ready(());
             }
+            if !is_awaited {
+                self.timer = None;
+                return Poll::Pending;
+            }
             self.has_asked = self.pings.send_ping(Ping::opaque()).is_ok();
-            self.set(if self.has_asked { self.timeout } else { self.interval });
+            let next = if self.has_asked { self.timeout } else { self.interval };
+            timer.as_mut().reset(Instant::now() + next);
         }
-    }
-
-    fn set(&mut self, after: Duration) {
-        if let Some(timer) = &mut self.timer {
-            timer.as_mut().reset(Instant::now() + after);
-        }
+        Poll::Pending
     }
 }
