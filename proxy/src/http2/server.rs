@@ -115,8 +115,8 @@ where
     }
 
     fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-        let handler = Rc::clone(&self.handler);
-        tokio::task::spawn_local(async move { carry(request, respond, &*handler).await });
+        // Boxed: tokio moves a task as a whole, when it makes it and again when it has ended.
+        tokio::task::spawn_local(Box::pin(carry(request, respond, Rc::clone(&self.handler))));
     }
 }
 
@@ -124,7 +124,7 @@ where
 async fn carry<B: Payload>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    handler: &impl AsyncFn(Request<Body>, &Interim) -> Response<B>,
+    handler: Rc<impl AsyncFn(Request<Body>, &Interim) -> Response<B>>,
 ) {
     let is_head = request.method() == Method::HEAD;
     let (head, stream) = request.into_parts();
