@@ -87,6 +87,9 @@ impl DeltaClient {
     pub fn hello(&mut self) -> Vec<DeltaDiscoveryRequest> {
         self.introduced = false;
         self.given_up.clear();
+        // A server that still says what was refused says it again on this stream; one that has gone back to what is held
+        // says nothing of it.
+        self.entries.values_mut().for_each(|entry| entry.rejection = None);
         let greetings: Vec<_> = KINDS.into_iter().filter_map(|kind| self.greeting(kind)).collect();
         self.introduce(greetings)
     }
@@ -128,7 +131,7 @@ impl DeltaClient {
         Arc::clone(&self.snapshot)
     }
 
-    /// What was refused and has not been put right since.
+    /// What was refused on this stream and has not been put right since; authorization policies that are closed.
     pub fn rejections(&self) -> Vec<Rejection> {
         self.entries.values().flat_map(|entry| entry.rejection.iter().chain(&entry.closed)).cloned().collect()
     }

@@ -199,6 +199,15 @@ fn a_late_answer_to_what_was_given_up_is_let_pass() {
 }
 
 #[test]
+fn what_a_former_stream_refused_is_not_held_against_a_server_that_went_back_to_what_is_held() {
+    let mut client = warmed();
+    client.on_response(response("5", Kind::Cluster, &[&cluster(V1), &cluster(V1)], &[]));
+    assert_eq!(client.rejections().len(), 1);
+    client.hello(); // the server finds V1 as it is held, and has nothing to say of it
+    assert_eq!(client.rejections(), []);
+}
+
+#[test]
 fn answers_that_break_the_protocol_are_refused_by_name() {
     let with = |break_it: fn(&mut crate::discovery::Resource)| {
         let mut broken = cluster(V1);
