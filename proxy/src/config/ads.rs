@@ -332,6 +332,7 @@ impl State {
     fn set_connected(&mut self, connected: bool) {
         self.connected = connected;
         self.metrics.control_plane_connected.set(connected.into());
+        self.note_rejections(); // a new stream begins without
         self.publish();
     }
 
