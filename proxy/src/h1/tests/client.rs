@@ -34,18 +34,21 @@ pub(super) fn request(method: Method, uri: &str, body: Body) -> Request<Body> {
     Request::builder().method(method).uri(uri).header("host", "x").body(body).unwrap()
 }
 
+/// Hears a request; then says `script` and, if `ends`, closes.
+pub(super) async fn answer(server: &mut TcpStream, script: &str, ends: bool) {
+    read_until(server, "\r\n\r\n").await;
+    say(server, script).await;
+    if ends {
+        server.shutdown().await.unwrap();
+    }
+}
+
 /// Sends GET on a new connection; the server says `script` and, if `ends`, closes. What was heard, and
 /// whether the connection can be used again.
 async fn ask(script: &str, ends: bool) -> (String, bool) {
     let pool = Pool::default();
     let (connection, mut server) = connect(&pool).await;
-    let serving = async {
-        read_until(&mut server, "\r\n\r\n").await;
-        say(&mut server, script).await;
-        if ends {
-            server.shutdown().await.unwrap();
-        }
-    };
+    let serving = answer(&mut server, script, ends);
     let asking = async {
         match connection.send(request(Method::GET, "/", Body::empty())).await {
             Ok(response) => format!("{} {}", response.status().as_u16(), whole(response.into_body()).await),

@@ -9,7 +9,7 @@ use http::{Method, Request, Response};
 use tokio::sync::mpsc;
 use tokio::task::{spawn_local, yield_now};
 
-use super::client::{Pool, connect, request};
+use super::client::{Pool, answer, connect, request};
 use super::*;
 use crate::h1::server::serve;
 
@@ -21,13 +21,7 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 async fn ask(script: &str, ends: bool) -> (Vec<String>, String, bool) {
     let (pool, interim) = (Pool::default(), Interim::default());
     let (connection, mut server) = connect(&pool).await;
-    let serving = async {
-        read_until(&mut server, "\r\n\r\n").await;
-        say(&mut server, script).await;
-        if ends {
-            server.shutdown().await.unwrap();
-        }
-    };
+    let serving = answer(&mut server, script, ends);
     let (mut head, body) = request(Method::GET, "/", Body::empty()).into_parts();
     let asking = connection.send_parts(&mut head, body, None, &interim);
     let ((), answer) = tokio::join!(serving, asking);
